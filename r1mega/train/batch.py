@@ -1,0 +1,59 @@
+"""Micro-batches: packed sequences as the model eats them.
+
+T positions of a micro-batch. A sequence of n tokens gives n - 1 positions: each predicts the token after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from r1mega import device
+from r1mega.models.layers import Packing, pack
+from r1mega.types import Sample
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass.
+
+    inputs_T:  int64 [T], the tokens read.
+    targets_T: int64 [T], the token that follows each.
+    weights_T: float32 [T], how much each prediction counts in the loss; 0 for prompts and padding.
+    packing:   where the sequences lie.
+    """
+
+    inputs_T: torch.Tensor
+    targets_T: torch.Tensor
+    weights_T: torch.Tensor
+    packing: Packing
+
+    @property
+    def tokens(self) -> int:
+        return len(self.inputs_T)
+
+
+def micro_batch(samples: Sequence[Sample], multiple: int = 1) -> MicroBatch:
+    """Pack samples one behind another.
+
+    multiple: T is filled up to a multiple of this with one sequence of weight 0 (sequence parallelism cuts T into
+    equal parts). No samples at all give a micro-batch of filler only: a data-parallel rank that has run out
+    of work must still take part in its neighbours' collectives.
+    """
+    tokens = [sample.tokens for sample in samples]
+    masks = [sample.mask for sample in samples]
+    used = sum(len(t) - 1 for t in tokens)
+    fill = -used % multiple or (multiple if not used else 0)
+    if fill:
+        tokens.append(np.zeros(fill + 1, dtype=np.int64))
+        masks.append(np.zeros(fill + 1, dtype=np.uint8))
+    where = device.current()
+    return MicroBatch(
+        inputs_T=torch.from_numpy(np.concatenate([t[:-1] for t in tokens]).astype(np.int64)).to(where),
+        targets_T=torch.from_numpy(np.concatenate([t[1:] for t in tokens]).astype(np.int64)).to(where),
+        weights_T=torch.from_numpy(np.concatenate([m[1:] for m in masks]).astype(np.float32)).to(where),
+        packing=pack([len(t) - 1 for t in tokens]),
+    )

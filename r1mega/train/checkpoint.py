@@ -1,0 +1,144 @@
+"""Checkpoints: model, optimizer, random state and loop state of one step, complete or not there.
+
+A checkpoint is a folder `step_000400/`:
+
+    model/           Megatron-Core's dist_checkpointing (torch_dist): the weights, and the optimizer's state
+    rng_00000.pt     the random state of each rank
+    loop.json        whatever the stage needs to go on: step, data cursor, ...
+    config.json      the Hugging Face config of the model (and tokenizer files beside it, if any)
+    COMPLETE         written last: every file with its size, so that a truncated one is named
+
+It is written under another name, synced and renamed. The format does not depend on the layout that wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+
+from r1mega import device
+from r1mega.files import disk_errors, sync, write_json
+from r1mega.train.policy import Policy
+from r1mega.types import UserError
+
+MARKER = "COMPLETE"
+
+
+def save(policy: Policy, folder: Path, loop: Mapping[str, Any], *, optimizer: bool = True) -> None:
+    """Write one checkpoint, all ranks together. Raises UserError when the disk is full; nothing half is left."""
+    mesh = policy.mesh
+    aside = folder.with_name(folder.name + ".partial")
+    with disk_errors(folder, partial=aside):
+        if mesh.at.rank == 0:
+            for old in (aside, folder):
+                shutil.rmtree(old, ignore_errors=True)
+            (aside / "model").mkdir(parents=True)
+        mesh.barrier()
+        state = _sharded_state(policy, optimizer=optimizer, is_loading=False)
+        # One writer thread a rank: on CPU more only make more small files.
+        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
+        dist_checkpointing.save(state, str(aside / "model"), strategy)
+        torch.save(device.rng_state(), aside / f"rng_{mesh.at.rank:05d}.pt")
+        mesh.barrier()
+        if mesh.at.rank == 0:
+            write_json(aside / "loop.json", dict(loop))
+            write_json(aside / "config.json", dict(policy.spec.hf))
+            _seal(aside)
+            os.rename(aside, folder)
+            sync(folder.parent)
+        mesh.barrier()
+
+
+def load(policy: Policy, folder: Path, *, optimizer: bool = True) -> dict[str, Any]:
+    """Restore a policy from a checkpoint and return its loop state. The layout may be another one."""
+    check(folder)
+    state = _sharded_state(policy, optimizer=optimizer, is_loading=True)
+    loaded = dist_checkpointing.load(state, str(folder / "model"))
+    policy.model.load_state_dict(loaded["model"], strict=False)
+    if optimizer and policy.optimizer is not None:
+        with device.literal_cuda_means_here():
+            policy.optimizer.load_state_dict(loaded["optimizer"])
+    elif policy.optimizer is not None:
+        policy.optimizer.reload_model_params()
+    rng = folder / f"rng_{policy.mesh.at.rank:05d}.pt"
+    if rng.exists():
+        device.set_rng_state(torch.load(rng, weights_only=True))
+    loop: dict[str, Any] = json.loads((folder / "loop.json").read_text())
+    policy.version = int(loop.get("version", 0))
+    return loop
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints in a folder, ascending."""
+    found = [int(path.parent.name.removeprefix("step_")) for path in folder.glob(f"step_*/{MARKER}")]
+    return sorted(found)
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:06d}"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` complete checkpoints, and leftovers of interrupted writes."""
+    for partial in folder.glob("*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for step in complete_steps(folder)[:-keep]:
+        doomed = step_folder(folder, step)
+        (doomed / MARKER).unlink()  # first the marker: a kill in between leaves nothing that looks whole
+        shutil.rmtree(doomed)
+
+
+def check(folder: Path) -> None:
+    """Raise UserError unless the folder is a complete checkpoint whose files have their sizes."""
+    marker = folder / MARKER
+    if not marker.exists():
+        raise UserError(f"{folder} is no complete checkpoint: it has no {MARKER} file")
+    for name, size in json.loads(marker.read_text())["files"].items():
+        path = folder / name
+        actual = path.stat().st_size if path.exists() else None
+        if actual != size:
+            found = "is missing" if actual is None else f"has {actual} bytes"
+            raise UserError(
+                f"the checkpoint {folder} is damaged: {name} {found}, {size} were written; "
+                "delete the folder to resume from the checkpoint before it"
+            )
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete, undamaged checkpoint in a folder; damaged newer ones raise."""
+    steps = complete_steps(folder)
+    return step_folder(folder, steps[-1]) if steps else None
+
+
+def _sharded_state(policy: Policy, *, optimizer: bool, is_loading: bool) -> dict[str, Any]:
+    # Without `chained_optim_avoid_prefix` the keys of a mixture of experts depend on the layout that wrote them.
+    metadata = {
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "distrib_optim_fully_reshardable_mem_efficient": False,
+        "chained_optim_avoid_prefix": True,
+        "dp_cp_group": policy.mesh.data_group,
+    }
+    model = policy.model.sharded_state_dict(metadata=metadata)
+    state: dict[str, Any] = {"model": model}
+    if optimizer and policy.optimizer is not None:
+        with device.literal_cuda_means_here():
+            state["optimizer"] = policy.optimizer.sharded_state_dict(
+                model, is_loading=is_loading, metadata=metadata
+            )
+    return state
+
+
+def _seal(folder: Path) -> None:
+    """Sync every file, then write the marker with their sizes."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        sync(path)
+    write_json(folder / MARKER, {"files": {str(p.relative_to(folder)): p.stat().st_size for p in paths}})
