@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+# Said at each start, and nothing that a user can act on; `r1mega doctor` tells which implementations are used.
+for _text in (
+    ".*Transformer Engine and Apex are not installed",
+    "Apex is not installed",
+    "full scope is deprecated",
+    r".*torch\.distributed\..* is deprecated",
+):
+    warnings.filterwarnings("ignore", message=_text)
 
 
 @cache
@@ -31,12 +41,17 @@ def backend() -> str:
     return "cpu:gloo,cuda:nccl" if on_cuda() else "gloo"
 
 
-def prepare(local_rank: int, threads: int | None) -> None:
-    """Bind this process to its GPU or to its share of CPU threads. Call once, before any tensor is made."""
+def prepare(local_rank: int, local_world: int, threads: int | None) -> None:
+    """Bind this process to its GPU, or to `threads` CPU threads (default: its share of the cores).
+
+    Call once, before any tensor is made. More threads than free cores are far slower than fewer: they wait for each
+    other in every operation.
+    """
     if on_cuda():
         torch.cuda.set_device(local_rank)
         return
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, cores // local_world))
 
 
 def synchronize() -> None:

@@ -131,8 +131,7 @@ class Mesh:
         from r1mega import device
 
         device.bridge()
-        if not dist.is_initialized():
-            connect()
+        connect()
         if dist.get_world_size() != layout.world:
             raise UserError(f"the layout {layout} needs {layout.world} ranks, this job has {dist.get_world_size()}")
         parallel_state.initialize_model_parallel(
@@ -231,7 +230,7 @@ def on_leader(action: Callable[[], T]) -> T:
 
 
 def connect() -> None:
-    """Join torch.distributed as the environment says; alone when there is no launcher.
+    """Join torch.distributed as the environment says, unless it is joined; alone when there is no launcher.
 
     Raises UserError when the rendezvous port is taken.
     """
@@ -239,6 +238,8 @@ def connect() -> None:
 
     from r1mega import device
 
+    if dist.is_initialized():
+        return
     here = Launch.from_env()
     try:
         if "MASTER_ADDR" in os.environ and here.world > 1:

@@ -1,0 +1,100 @@
+"""Whole runs in forked ranks, to the end or until they are killed with -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from r1mega.config import load as load_config
+from r1mega.logs import read_metrics
+from tests.ranks import _end, _start, _warm_up, run_ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMES = {"seconds", "tokens_per_second"}
+
+
+def config_file(folder: Path, **changes: Any) -> Path:
+    """A run of seconds: a tiny V3-shaped model on a small toy corpus."""
+    text = f"""
+name = "tiny"
+base = "{ROOT / "configs/toy/pretrain_v3.toml"}"
+[model.config]
+hidden_size = 32
+intermediate_size = 48
+moe_intermediate_size = 16
+q_lora_rank = 16
+kv_lora_rank = 16
+[tokenizer.train]
+documents = 500
+[data]
+documents = 600
+[train]
+steps = 8
+batch_size = 8
+warmup_steps = 2
+[eval]
+every = 4
+samples = 16
+[checkpoint]
+every = 2
+"""
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    return path
+
+
+def run(config: Path, out: Path, world: int, *overrides: str) -> dict[str, Any]:
+    """The run to its end; its summary."""
+
+    def one(rank: int) -> dict[str, Any]:
+        from r1mega.stages import pipeline
+
+        return pipeline.run(load_config(config, [f"out={out}", f"nproc={world}", "threads=1", *overrides]))
+
+    return run_ranks(world, one, timeout=200)[0]
+
+
+def run_until(
+    config: Path, out: Path, world: int, moment: Callable[[], bool], *overrides: str, number: int = signal.SIGKILL
+) -> bool:
+    """Start the run and send every rank a signal when `moment()` is true; False when it ended before."""
+
+    def one(rank: int) -> None:
+        from r1mega.stages import pipeline
+
+        pipeline.run(load_config(config, [f"out={out}", f"nproc={world}", "threads=1", *overrides]))
+
+    _warm_up()
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = list(_start(world, one, (), 100.0, Path(folder)))
+        try:
+            while all(rank.process.is_alive() for rank in ranks):
+                if moment():
+                    for rank in ranks:
+                        assert rank.process.pid is not None
+                        os.kill(rank.process.pid, number)
+                    for rank in ranks:
+                        rank.process.join(60)
+                    return True
+                time.sleep(0.002)
+            return False
+        finally:
+            for rank in ranks:
+                _end(rank)
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """All that a run says, but times and rates."""
+    summary = json.loads((out / "summary.json").read_text())
+    stages = [
+        {k: v for k, v in stage.items() if k not in TIMES}
+        | {"log": [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(room / "metrics.jsonl")]}
+        for stage, room in zip(summary["stages"], sorted(out.glob("[0-9][0-9]-*[!0-9]")), strict=True)
+    ]
+    return {"name": summary["name"], "stages": stages}
