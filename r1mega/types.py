@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -35,3 +37,79 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question, ready to be answered.
+
+    id:        names the question for good, also across restarts: "<task>/<key>".
+    task:      what it is an instance of; decides how answers are graded.
+    text:      what the model reads, template included.
+    token_ids: the same in tokens, with the tokenizer's bos where it has one.
+    answer:    the gold answer, as the task's grader wants it.
+    facts:     whatever else the grader needs (numbers allowed, target, ...); plain JSON.
+    """
+
+    id: str
+    task: str
+    text: str
+    token_ids: tuple[int, ...]
+    answer: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer that a generator gave.
+
+    token_ids: with the stop token, when there is one.
+    logprobs:  of each token under the distribution it was drawn from (logits / temperature), in nats.
+    text:      the tokens as text, without the stop token.
+    finish:    "stop": the model ended it; "length": it was cut at the limit.
+    version:   updates that the weights it was drawn from had seen.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish: Literal["stop", "length"]
+    version: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw. temperature 0 is greedy; top_p 1 and top_k 0 are off. seed: the same draws for the same seed."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+Outcome = Literal["correct", "wrong", "unparseable", "timeout", "error"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a reward says of one answer. total: the reward; parts: what it is made of, before weights."""
+
+    total: float
+    outcome: Outcome
+    parts: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""
+
+
+class Generator(Protocol):
+    """Answers prompts. In-process vLLM, and later a server, stand behind it."""
+
+    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling) -> list[list[Completion]]:
+        """`n` answers to each prompt, in the order of the prompts."""
+        ...
+
+
+class Reward(Protocol):
+    """Grades one answer. Never raises for what a model wrote: that is an outcome."""
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> Score: ...
