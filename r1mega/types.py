@@ -19,7 +19,7 @@ class UserError(ValueError):
 class Interrupted(Exception):
     """Someone asked the run to stop, and it did so in order.
 
-    Its text says what is kept and how to go on. The command line prints it as the last line and exits with 130.
+    Its text says what is kept and how to go on. The command line prints it last and exits with 130.
     """
 
 
@@ -79,7 +79,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw. temperature 0 is greedy; top_p 1 and top_k 0 are off. seed: the same draws for the same seed."""
+    """How to draw. temperature 0 is greedy; top_p 1 and top_k 0 are off; equal seeds give equal draws."""
 
     max_tokens: int
     temperature: float = 1.0

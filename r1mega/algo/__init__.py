@@ -1,0 +1,1 @@
+"""Algorithms as pure functions: arrays and tensors in, arrays and tensors out."""
