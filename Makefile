@@ -1,0 +1,28 @@
+# r1mega: the commands. ARGS="..." is passed on by demo, test and test-full.
+SHELL := /bin/bash
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-full lint clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## make .venv and install the pins into it (seconds when all is there); EXTRA=gpu for CUDA
+	@bash tools/install.sh
+
+demo: install  ## pretrain the toy DeepSeek-V3-shaped base on two CPU ranks, with a live view
+	.venv/bin/r1mega run configs/toy/pretrain_v3.toml $(ARGS)
+
+test: install  ## the tests, without the slow ones
+	$(PY) -m pytest tests -m "not slow and not gpu" $(ARGS)
+
+test-full: install  ## all tests but those that need a GPU
+	$(PY) -m pytest tests -m "not gpu" $(ARGS)
+
+lint: install  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:  ## remove caches and build leftovers; runs/ and .venv stay
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
