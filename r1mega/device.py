@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-# Said at each start, and nothing that a user can act on; `r1mega doctor` tells which implementations are used.
+# Said at each start, and nothing that a user can act on; `r1mega doctor` tells which implementations are
+# used.
 for _text in (
     ".*Transformer Engine and Apex are not installed",
     "Apex is not installed",
@@ -44,8 +45,8 @@ def backend() -> str:
 def prepare(local_rank: int, local_world: int, threads: int | None) -> None:
     """Bind this process to its GPU, or to `threads` CPU threads (default: its share of the cores).
 
-    Call once, before any tensor is made. More threads than free cores are far slower than fewer: they wait for each
-    other in every operation.
+    Call once, before any tensor is made. More threads than free cores are far slower than fewer: they wait
+    for each other in every operation.
     """
     if on_cuda():
         torch.cuda.set_device(local_rank)
@@ -89,7 +90,10 @@ def fusions() -> dict[str, bool]:
 
 @cache
 def bridge() -> None:
-    """Make Megatron-Core usable on this machine. Idempotent; a no-op with CUDA, but for the two bugs below."""
+    """Make Megatron-Core usable on this machine.
+
+    Idempotent; a no-op with CUDA, but for the two bugs below.
+    """
     _mend_bugs_without_transformer_engine()
     if on_cuda():
         return
@@ -105,16 +109,20 @@ def bridge() -> None:
 def literal_cuda_means_here() -> contextlib.AbstractContextManager[Any]:
     """While this is open, `device="cuda"`, `.cuda()` and `Tensor.type()` names mean the present device.
 
-    Megatron-Core's optimizers spell these out (optimizer/optimizer.py, clip_grads.py, distrib_optimizer.py). It is
-    scoped to the optimizer's construction and step, because a function mode costs time on each torch call. It
-    can go when upstream uses torch.cuda.current_device() there.
+    Megatron-Core's optimizers spell these out (optimizer/optimizer.py, clip_grads.py, distrib_optimizer.py).
+    It is scoped to the optimizer's construction and step, because a function mode costs time on each torch
+    call. It can go when upstream uses torch.cuda.current_device() there.
     """
     return contextlib.nullcontext() if on_cuda() else _CudaLiteralsToCPU()
 
 
 class _CudaLiteralsToCPU(TorchFunctionMode):
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if str(kwargs.get("device", "")).startswith("cuda"):
@@ -152,7 +160,8 @@ class _Stream:
 
 
 def _streams_and_current_device() -> None:
-    """pipeline_parallel/, distributed/, transformer/moe/ ask torch.cuda for its device, streams and synchronize.
+    """pipeline_parallel/, distributed/, transformer/moe/ ask torch.cuda for its device, streams and
+    synchronize.
 
     torch.cuda.is_available() stays False, so code that asks first takes its CPU path.
     """
@@ -176,7 +185,7 @@ def _streams_and_current_device() -> None:
 
 
 def _random_states() -> None:
-    """tensor_parallel/random.py keeps one generator state per parallel group; on CPU torch's own one is forked."""
+    """tensor_parallel/random.py keeps a generator state a parallel group; on CPU torch's own is forked."""
     from megatron.core.tensor_parallel import random as upstream
 
     class CPURNGStatesTracker(upstream.CudaRNGStatesTracker):  # type: ignore[misc]
@@ -223,8 +232,8 @@ def _split_sizes_as_numpy() -> None:
 def _token_counter_of_the_schedules() -> None:
     """pipeline_parallel/schedules.py makes its token counter with a literal device="cuda".
 
-    One call a step, at the top of functions that run the whole forward and backward: a function mode around them
-    would slow each torch call, so the module gets a `torch` whose `zeros` takes the present device.
+    One call a step, at the top of functions that run the whole forward and backward: a function mode around
+    them would slow each torch call, so the module gets a `torch` whose `zeros` takes the present device.
     """
     from megatron.core.pipeline_parallel import schedules
 
@@ -234,7 +243,8 @@ def _token_counter_of_the_schedules() -> None:
 
         @staticmethod
         def zeros(*args: Any, device: object = None, **kwargs: Any) -> torch.Tensor:
-            return torch.zeros(*args, device="cpu" if device == "cuda" else device, **kwargs)  # type: ignore[no-any-return]
+            here: Any = torch.device("cpu") if device == "cuda" else device
+            return torch.zeros(*args, device=here, **kwargs)
 
     schedules.torch = Torch()
 
@@ -242,8 +252,8 @@ def _token_counter_of_the_schedules() -> None:
 def _mend_bugs_without_transformer_engine() -> None:
     """Two upstream slips when Transformer Engine is absent; both can go when its absence is tested upstream.
 
-    transformer/multi_latent_attention.py believes that it has Transformer Engine (the import it tries succeeds
-    with a stand-in), and transformer/moe/moe_utils.py uses `te_general_gemm` without defining it.
+    transformer/multi_latent_attention.py believes that it has Transformer Engine (the import it tries
+    succeeds with a stand-in), and transformer/moe/moe_utils.py uses `te_general_gemm` without defining it.
     """
     import megatron.core.transformer.moe.moe_utils as moe_utils
     import megatron.core.transformer.multi_latent_attention as mla

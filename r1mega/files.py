@@ -56,8 +56,8 @@ def sync(path: Path) -> None:
 def fingerprint(path: Path) -> str:
     """sha256 (hex) that changes when a file or folder does, without reading it whole.
 
-    Of a file: its size and its first and last MiB; of a folder: its names and their fingerprints. Times and the path
-    itself do not count, so a copy on another machine has the same.
+    Of a file: its size and its first and last MiB; of a folder: its names and their fingerprints. Times and
+    the path itself do not count, so a copy on another machine has the same.
     """
     if path.is_dir():
         parts = [f"{p.relative_to(path)} {fingerprint(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
@@ -88,8 +88,8 @@ def disk_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
             raise
         free = shutil.disk_usage(_existing(path)).free / 1e9
         raise UserError(
-            f"no space left on the disk while writing {path} ({free:.2f} GB free now): make room and run the same "
-            "command again; what was complete before is untouched"
+            f"no space left on the disk while writing {path} ({free:.2f} GB free now): make room and run the "
+            "same command again; what was complete before is untouched"
         ) from error
 
 

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Layout:
     """How the ranks of a job are divided. Sizes are numbers of ranks.
 
-    The dense part of the model lives on tp x cp x dp x pp ranks. The experts reuse the tp x cp x dp ranks of a
-    pipeline stage as etp x ep x edp.
+    The dense part of the model lives on tp x cp x dp x pp ranks. The experts reuse the tp x cp x dp ranks of
+    a pipeline stage as etp x ep x edp.
     """
 
     tp: int = 1
@@ -35,7 +35,9 @@ class Layout:
     dp: int = 1
 
     @classmethod
-    def of(cls, world: int, *, tp: int = 1, pp: int = 1, ep: int = 1, etp: int | None = None, cp: int = 1) -> Layout:
+    def of(
+        cls, world: int, *, tp: int = 1, pp: int = 1, ep: int = 1, etp: int | None = None, cp: int = 1
+    ) -> Layout:
         """The layout on `world` ranks; data parallelism takes what the others leave. etp defaults to 1."""
         etp = 1 if etp is None else etp
         model = tp * pp * cp
@@ -47,8 +49,8 @@ class Layout:
         stage = world // pp
         if stage % (ep * etp):
             raise UserError(
-                f"a pipeline stage has {stage} ranks, which is not a multiple of ep {ep} x etp {etp} = {ep * etp}: "
-                f"use {ep * etp * pp} ranks or a multiple, or smaller ep"
+                f"a pipeline stage has {stage} ranks, which is not a multiple of ep {ep} x etp {etp} = "
+                f"{ep * etp}: use {ep * etp * pp} ranks or a multiple, or smaller ep"
             )
         return cls(tp=tp, pp=pp, ep=ep, etp=etp, cp=cp, dp=world // model)
 
@@ -62,7 +64,10 @@ class Layout:
         return self.tp * self.cp * self.dp // (self.ep * self.etp)
 
     def coord(self, rank: int) -> Coord:
-        """Where a rank sits. Order, fastest first, as in Megatron-Core: tp, cp, dp, pp; experts: etp, ep, edp, pp."""
+        """Where a rank sits.
+
+        Order, fastest first, as in Megatron-Core: tp, cp, dp, pp; experts: etp, ep, edp, pp.
+        """
         assert 0 <= rank < self.world
         stage_size = self.tp * self.cp * self.dp
         pp, inner = divmod(rank, stage_size)
@@ -81,7 +86,14 @@ class Layout:
         return (self.coord(rank) for rank in range(self.world))
 
     def __str__(self) -> str:
-        named = [("tp", self.tp), ("pp", self.pp), ("ep", self.ep), ("etp", self.etp), ("cp", self.cp), ("dp", self.dp)]
+        named = [
+            ("tp", self.tp),
+            ("pp", self.pp),
+            ("ep", self.ep),
+            ("etp", self.etp),
+            ("cp", self.cp),
+            ("dp", self.dp),
+        ]
         return " ".join(f"{name}{size}" for name, size in named if size > 1) or "single rank"
 
 
@@ -120,8 +132,8 @@ class Launch:
 class Mesh:
     """The live process groups of one layout.
 
-    There is one at a time in a process, since Megatron-Core keeps its groups in global state. Use as a context
-    manager: leaving it frees the groups but keeps torch.distributed itself.
+    There is one at a time in a process, since Megatron-Core keeps its groups in global state. Use as a
+    context manager: leaving it frees the groups but keeps torch.distributed itself.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -133,7 +145,9 @@ class Mesh:
         device.bridge()
         connect()
         if dist.get_world_size() != layout.world:
-            raise UserError(f"the layout {layout} needs {layout.world} ranks, this job has {dist.get_world_size()}")
+            raise UserError(
+                f"the layout {layout} needs {layout.world} ranks, this job has {dist.get_world_size()}"
+            )
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tp,
             pipeline_model_parallel_size=layout.pp,
@@ -154,7 +168,9 @@ class Mesh:
             dp=parallel_state.get_data_parallel_rank(),
             edp=parallel_state.get_expert_data_parallel_rank(),
         )
-        assert actual == self.at, f"Megatron-Core places ranks otherwise than Layout.coord: {actual} {self.at}"
+        assert actual == self.at, (
+            f"Megatron-Core places ranks otherwise than Layout.coord: {actual} {self.at}"
+        )
 
     def __enter__(self) -> Mesh:
         return self
@@ -204,7 +220,9 @@ class Mesh:
 
         from r1mega import device
 
-        return bool(self.sum_over_world(torch.tensor([float(flag)], dtype=torch.float64, device=device.current())))
+        return bool(
+            self.sum_over_world(torch.tensor([float(flag)], dtype=torch.float64, device=device.current()))
+        )
 
     def barrier(self) -> None:
         import torch.distributed as dist

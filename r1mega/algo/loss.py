@@ -1,4 +1,5 @@
-"""Losses as pure functions. Each returns a plain sum over tokens; the trainer divides by a global denominator.
+"""Losses as pure functions. Each returns a plain sum over tokens; the trainer divides by a global
+denominator.
 
 The denominator (tokens, sequences or a constant of the whole batch) is known before any backward pass, so the
 gradient does not depend on how the batch is cut into ranks and micro-batches. T positions of a micro-batch.

@@ -49,9 +49,11 @@ def train_tokenizer(data: Data, training: TokenizerTraining, seed: int, model_fi
 
 
 def prepare(data: Data, tokenizer: Tokenizer, seed: int, folder: Path, *, held_out_samples: int) -> None:
-    """Tokenise into `folder`/train and `folder`/held_out, unless they are there already. One process does this.
+    """Tokenise into `folder`/train and `folder`/held_out, unless they are there already. One process does
+    this.
 
-    held_out_samples: how many held-out documents the toy corpus makes; files hold out a fraction of their rows.
+    held_out_samples: how many held-out documents the toy corpus makes; files hold out a fraction of their
+                      rows.
     Raises UserError for data that cannot be read, naming the line, or that gives nothing to learn from.
     """
     marks = _fingerprint(data, tokenizer, seed, held_out_samples)
@@ -105,7 +107,8 @@ class _Rows:
     def __init__(self, data: Data, seed: int, held_out_samples: int) -> None:
         self.data, self.seed, self.held_out_samples = data, seed, held_out_samples
         if data.kind != "toy":
-            # Counting reads every line, so whatever is wrong with the file is said before anything is made of it.
+            # Counting reads every line, so whatever is wrong with the file is said before anything is made
+            # of it.
             count = sum(1 for _ in _file_rows(data))
             _, held_out = split(count, data.held_out, seed)
             self._held_out = np.zeros(count, dtype=bool)

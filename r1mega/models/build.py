@@ -37,10 +37,12 @@ def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> 
     Raises UserError for a layout that the model cannot have or that Megatron-Core computes wrongly.
     """
     check_layout(spec, mesh.layout)
+    if mesh.layout.cp > 1:
+        raise UserError(f"cp {mesh.layout.cp}: context parallelism is not built yet; use cp 1")
     if spec.mtp_layers:
         raise UserError(
-            f"the config declares {spec.mtp_layers} multi-token-prediction layer(s) (num_nextn_predict_layers), "
-            "which are not built yet: set num_nextn_predict_layers to 0 to leave them out"
+            f"the config declares {spec.mtp_layers} multi-token-prediction layer(s) "
+            "(num_nextn_predict_layers), which are not built yet: use a checkpoint without them and num_nextn_predict_layers 0"
         )
     model_parallel_cuda_manual_seed(seed)
     config = transformer_config(spec, mesh, dtype)
@@ -59,7 +61,9 @@ def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> 
         )
     if spec.rope.kind == "llama3":
         # Upstream hard-codes Llama 3.1's wavelengths; the config may say others.
-        model.rotary_pos_emb.inv_freq = llama3_inverse_frequencies(spec.rope, spec.head_dim).to(device.current())
+        model.rotary_pos_emb.inv_freq = llama3_inverse_frequencies(spec.rope, spec.head_dim).to(
+            device.current()
+        )
     _mark_shards(spec, mesh, model)
     return model
 
@@ -67,8 +71,9 @@ def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> 
 def _mark_shards(spec: ModelSpec, mesh: Mesh, model: GPTModel) -> None:
     """Tell Megatron-Core which parameters are cut over tensor-parallel ranks.
 
-    It marks them itself only while it initialises them, which we skip; unmarked, each rank's piece counts as a copy of
-    the first rank's, and the gradient's norm (so clipping, too) leaves out all pieces but the first.
+    It marks them itself only while it initialises them, which we skip; unmarked, each rank's piece counts as
+    a copy of the first rank's, and the gradient's norm (so clipping, too) leaves out all pieces but the
+    first.
     """
     named = dict(model.named_parameters())
     cut = params(spec)
@@ -104,8 +109,8 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         expert_tensor_parallel_size=layout.etp,
-        # Always with tensor parallelism: it saves memory at no cost, and without it Megatron-Core loses gradients
-        # in MLA's shared rope key (each TP rank sums over its own heads only).
+        # Always with tensor parallelism: it saves memory at no cost, and without it Megatron-Core loses
+        # gradients in MLA's shared rope key (each TP rank sums over its own heads only).
         sequence_parallel=layout.tp > 1,
         # Micro-batches are packed to different lengths, which pipeline stages must tell each other.
         variable_seq_lengths=layout.pp > 1,
@@ -113,14 +118,19 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
         calculate_per_token_loss=True,
         **device.fusions(),
     )
-    # gloo cannot do the uneven all-to-all of expert tensor parallelism; the other dispatcher needs equal lengths.
+    # gloo cannot do the uneven all-to-all of expert tensor parallelism; the other dispatcher needs equal
+    # lengths.
     dispatcher = "alltoall" if layout.etp == 1 or device.on_cuda() else "allgather"
     if dispatcher == "allgather" and layout.pp > 1:
-        raise UserError(f"on CPU, etp {layout.etp} does not go with pp {layout.pp}: use etp 1 with ep, or pp 1")
+        raise UserError(
+            f"on CPU, etp {layout.etp} does not go with pp {layout.pp}: use etp 1 with ep, or pp 1"
+        )
     shared |= _moe_fields(spec, dispatcher)
     if spec.mla is None:
         if spec.rope.kind not in ("default", "llama3"):
-            raise UserError(f"rope '{spec.rope.kind}' is not built for {spec.family}: allowed are default, llama3")
+            raise UserError(
+                f"rope '{spec.rope.kind}' is not built for {spec.family}: allowed are default, llama3"
+            )
         return TransformerConfig(num_query_groups=spec.kv_heads, kv_channels=spec.head_dim, **shared)
     return MLATransformerConfig(
         multi_latent_attention=True,
@@ -162,7 +172,11 @@ def _moe_fields(spec: ModelSpec, dispatcher: str) -> dict[str, Any]:
 def _mla_rope_fields(rope: Rope) -> dict[str, Any]:
     if rope.kind == "default":
         return dict(
-            rope_type="rope", rotary_base=rope.theta, rotary_scaling_factor=1.0, mscale=1.0, mscale_all_dim=0.0
+            rope_type="rope",
+            rotary_base=rope.theta,
+            rotary_scaling_factor=1.0,
+            mscale=1.0,
+            mscale_all_dim=0.0,
         )
     assert rope.kind == "yarn", rope.kind
     return dict(
@@ -195,10 +209,11 @@ def _block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
 
 
 def llama3_inverse_frequencies(rope: Rope, head_dim: int) -> torch.Tensor:
-    """float32 [head_dim / 2]: Llama 3.1's stretched rope (its technical report, section 3.4.3, and model card).
+    """float32 [head_dim / 2]: Llama 3.1's stretched rope (its technical report, section 3.4.3, and model
+    card).
 
-    Wavelengths shorter than original / high_freq_factor stay, longer than original / low_freq_factor are divided by
-    `factor`, those between are interpolated.
+    Wavelengths shorter than original / high_freq_factor stay, longer than original / low_freq_factor are
+    divided by `factor`, those between are interpolated.
     """
     frequencies = 1.0 / rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     turns = rope.original_max_positions * frequencies / (2 * math.pi)

@@ -1,8 +1,9 @@
 """Our own norm, packed positions and core attention for Megatron-Core's local layer spec.
 
 They are plugged in through ModuleSpec, so no upstream code is changed. They run on CPU and GPU without
-Transformer Engine, with sequence parallelism and packed sequences, for multi-head, grouped-query and multi-latent
-attention. T tokens of a micro-batch, B sequences, S longest sequence of a bucket, N heads, D head size.
+Transformer Engine, with sequence parallelism and packed sequences, for multi-head, grouped-query and
+multi-latent attention. T tokens of a micro-batch, B sequences, S longest sequence of a bucket, N heads, D
+head size.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from r1mega import device
 class Bucket:
     """Sequences of similar length, laid out as one right-padded batch for one attention call.
 
-    rows_BS: int64 [B * S], the token of the micro-batch at each place; padding repeats the row's last token. Under
-             a causal mask nothing real attends to padding on the right, so no mask is needed.
+    rows_BS: int64 [B * S], the token of the micro-batch at each place; padding repeats the row's last token.
+             Under a causal mask nothing real attends to padding on the right, so no mask is needed.
     real_R:  int64 [R], the places of `rows_BS` that hold a real token.
     """
 
@@ -41,9 +42,9 @@ class Bucket:
 class Packing(PackedSeqParams):
     """Several sequences behind one another as one micro-batch [T, 1, ...], without padding tokens.
 
-    qkv_format stays "sbhd": Megatron-Core's own "thd" path applies rope sequence by sequence in a Python loop and
-    needs Transformer Engine for attention. Instead our attention modules read the two fields below, which travel
-    through the same argument.
+    qkv_format stays "sbhd": Megatron-Core's own "thd" path applies rope sequence by sequence in a Python loop
+    and needs Transformer Engine for attention. Instead our attention modules read the two fields below, which
+    travel through the same argument.
 
     positions_T: int64 [T], each token's position in its own sequence.
     buckets:     how to cut the tokens into padded batches for attention, every token in exactly one.
@@ -85,7 +86,8 @@ def pack(lengths: Sequence[int]) -> Packing:
         buckets.append(Bucket(len(group), width, rows.flatten().to(where), real.to(where)))
     order = torch.cat([bucket.rows_BS[bucket.real_R] for bucket in buckets])
     positions = torch.cat([torch.arange(n) for n in lengths])
-    longest = 1 << (max(lengths) - 1).bit_length()  # a power of two, so that upstream's cache of rope tables hits
+    # A power of two, so that upstream's cache of rope tables hits.
+    longest = 1 << (max(lengths) - 1).bit_length()
     return Packing(
         qkv_format="sbhd",
         max_seqlen_q=longest,
@@ -115,7 +117,8 @@ class DuplicatedLinear(torch.nn.Linear):
     """A linear layer that each TP rank holds whole: MLA's down-projections.
 
     Megatron-Core's local spec puts a ColumnParallelLinear there, which gives wrong gradients with TP > 1
-    (0.16.1), and its MLA accepts no other class through the spec, hence the exchange after construction. Under sequence parallelism it sees T / tp tokens, so its gradient is summed over TP ranks.
+    (0.16.1), and its MLA accepts no other class through the spec, hence the exchange after construction.
+    Under sequence parallelism it sees T / tp tokens, so its gradient is summed over TP ranks.
     """
 
     def __init__(self, config: Any, inputs: int, outputs: int) -> None:
@@ -159,7 +162,9 @@ class CoreAttention(MegatronModule):
         together = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return together.index_select(0, packing.order_T)[:, None]
 
-    def _bucket(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bucket: Bucket) -> torch.Tensor:
+    def _bucket(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bucket: Bucket
+    ) -> torch.Tensor:
         """The attention output of a bucket's real tokens: [R, N * D]."""
 
         def padded(x: torch.Tensor) -> torch.Tensor:  # [T, N, D] -> [B, N, S, D]
@@ -192,7 +197,7 @@ class PackedMLASelfAttention(MLASelfAttention):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rotary_pos_emb = _PackedRotary(self.rotary_pos_emb)
+        self.rotary_pos_emb: Any = _PackedRotary(self.rotary_pos_emb)
         config = self.config
         if config.q_lora_rank is not None:
             self.linear_q_down_proj = DuplicatedLinear(config, config.hidden_size, config.q_lora_rank)

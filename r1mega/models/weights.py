@@ -48,9 +48,10 @@ def whole(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of every checkpoint tensor, whole, on every rank. All ranks iterate together.
 
-    local:        this rank's tensors by local name: its weights, or anything of their shapes, such as gradients.
-    bucket_bytes: tensors are exchanged in groups of about this size, one broadcast a rank and group. It bounds
-                  the memory on top of one tensor.
+    local:        this rank's tensors by local name: its weights, or anything of their shapes, such as
+                  gradients.
+    bucket_bytes: tensors are exchanged in groups of about this size, one broadcast a rank and group. It
+                  bounds the memory on top of one tensor.
     """
     plan = {coord.rank: _by_target(blocks) for coord, blocks in export_plan(spec, mesh.layout).items()}
     shapes = checkpoint_shapes(spec)
@@ -74,7 +75,7 @@ def _by_target(blocks: list[Block]) -> dict[str, list[Block]]:
 def _buckets(
     shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, size: int
 ) -> Iterator[tuple[torch.dtype, list[str]]]:
-    """Checkpoint tensors in their order, in groups of one dtype: expert biases are float32 whatever the rest is."""
+    """Checkpoint tensors in their order, in groups of one dtype: expert biases are always float32."""
     group: list[str] = []
     filled, group_dtype = 0, dtype
     for name, shape in shapes.items():

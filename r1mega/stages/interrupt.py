@@ -26,7 +26,9 @@ class StopRequest:
         self.asked = True
         self._restore()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._restore()
 
     def _restore(self) -> None:

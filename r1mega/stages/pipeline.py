@@ -1,9 +1,9 @@
 """Runs the stages of a config in order: skips what is done, resumes what is not, and keeps the summary.
 
-    runs/<name>/summary.json             every stage's state and metrics
-    runs/<name>/<nn-stage>/config.json   the stage's resolved config
-    runs/<name>/<nn-stage>/STARTED.json  what an unfinished attempt belongs to, and the seconds it took so far
-    runs/<name>/<nn-stage>/DONE.json     written last: the stage's identity, seconds and metrics
+runs/<name>/summary.json             every stage's state and metrics
+runs/<name>/<nn-stage>/config.json   the stage's resolved config
+runs/<name>/<nn-stage>/STARTED.json  what an unfinished attempt belongs to, and the seconds it took so far
+runs/<name>/<nn-stage>/DONE.json     written last: the stage's identity, seconds and metrics
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def run(config: RunConfig, *, only_stage: str | None = None) -> dict[str, Any]:
                 pipeline.do(name)
             elif not pipeline.is_done(name):
                 raise UserError(
-                    f"stage '{only_stage}' comes after '{name}', which is not done: run it first with --stage {name}"
+                    f"stage '{only_stage}' comes after '{name}', which is not done: "
+                    f"run it first with --stage {name}"
                 )
             if name == only_stage:
                 break
@@ -60,7 +61,7 @@ def run(config: RunConfig, *, only_stage: str | None = None) -> dict[str, Any]:
 class _Pipeline:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.rows = {
+        self.rows: dict[str, dict[str, Any]] = {
             name: {"name": name, "kind": stage.kind, "status": "waiting", "seconds": 0.0, "metrics": {}}
             for name, stage in config.stages.items()
         }
@@ -122,10 +123,14 @@ class _Pipeline:
 
     def summary(self) -> dict[str, Any]:
         rows = list(self.rows.values())
-        return {"name": self.config.name, "seconds": round(sum(r["seconds"] for r in rows), 2), "stages": rows}
+        return {
+            "name": self.config.name,
+            "seconds": round(sum(r["seconds"] for r in rows), 2),
+            "stages": rows,
+        }
 
     def _identity(self, name: str) -> str:
-        """What a stage's result depends on: its config and version, the seed, its files and its inputs' identity."""
+        """What a stage's result depends on: config, version, seed, files, and its inputs' identity."""
         stage = self.config.stages[name]
         parts = [digest(stage), str(self.config.seed), str(KINDS[stage.kind].version)]
         files = [stage.data.path, stage.model.path, stage.tokenizer.path, stage.model.config]
@@ -143,7 +148,9 @@ class _Pipeline:
         started = read_json(room / "STARTED.json")
         if room.exists() and (started is None or started["identity"] != self._identity(name)):
             if any(room.iterdir()):
-                aside = next(p for n in range(1, 10**6) if not (p := room.with_name(f"{room.name}.old{n}")).exists())
+                aside = next(
+                    p for n in range(1, 10**6) if not (p := room.with_name(f"{room.name}.old{n}")).exists()
+                )
                 room.rename(aside)
                 say(f"{name}: its config or inputs have changed; the earlier result is kept in {aside.name}")
             started = None
@@ -158,12 +165,16 @@ def _lock(out: Path, stack: ExitStack) -> None:
     """One process at a time works on a run. The lock goes with the process, also with kill -9."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context(open(out / ".lock", "w"))
+        file = stack.enter_context((out / ".lock").open("w"))
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with out=DIR") from error
+        raise UserError(
+            f"cannot write to {out}: {error.strerror}; choose another folder with out=DIR"
+        ) from error
     try:
         flock(file, LOCK_EX | LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another process is working on {out}: wait for it, or choose another folder with out=DIR") from None
+        raise UserError(
+            f"another process is working on {out}: wait for it, or choose another folder with out=DIR"
+        ) from None
     file.write(f"{os.getpid()}\n")
     file.flush()

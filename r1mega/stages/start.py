@@ -21,7 +21,7 @@ from r1mega.types import UserError
 
 @dataclass(frozen=True)
 class Start:
-    """carry_from: the model folder whose tokenizer and small files go along into exports, None when they are ours."""
+    """carry_from: the model folder whose tokenizer and small files go along into exports; None: ours do."""
 
     spec: ModelSpec
     weights: Reader
@@ -32,14 +32,15 @@ class Start:
 def start(ctx: Context) -> Start:
     """Find model and tokenizer as the stage's config says. Raises UserError for whatever does not fit."""
     model = ctx.config.model
-    if model.config is not None:
-        spec, reader, folder = load_spec(model.config), None, None
+    folder = ctx.inputs[model.from_stage] if model.from_stage is not None else model.path
+    reader: Reader | None = None
+    if folder is None:
+        assert model.config is not None
+        spec = load_spec(model.config)
     else:
-        folder = ctx.inputs[model.from_stage] if model.from_stage is not None else model.path
-        assert folder is not None
-        reader = HFFolder.open(folder)
-        spec = load_spec(folder)
-        check_inventory(spec, reader.inventory)
+        opened = HFFolder.open(folder)
+        spec, reader = load_spec(folder), opened
+        check_inventory(spec, opened.inventory)
     tokenizer = _tokenizer(ctx, folder)
     if tokenizer.vocab_size > spec.vocab:
         raise UserError(

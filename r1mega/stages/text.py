@@ -49,7 +49,6 @@ def run(ctx: Context) -> Metrics:
             mesh,
             dtype=config.model.dtype,
             train=config.train,
-            distributed_optimizer=sizes.distributed_optimizer,
             seed=seed,
         )
         weights.load(begin.spec, mesh, policy.model, begin.weights)
@@ -117,8 +116,8 @@ class _Training:
         update = self.policy.update(batches, _loss, denominator=weight, lr=lr)
         if not math.isfinite(update.loss) or not math.isfinite(update.grad_norm):
             raise FloatingPointError(
-                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The checkpoint before "
-                "it is untouched; a lower train.lr or more train.warmup_steps is the usual remedy"
+                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The checkpoint "
+                "before it is untouched; a lower train.lr or more train.warmup_steps is the usual remedy"
             )
         state.step, state.version = state.step + 1, self.policy.version
         state.loss, state.tokens = update.loss, state.tokens + tokens

@@ -39,7 +39,8 @@ class MicroBatch:
 def micro_batch(samples: Sequence[Sample], multiple: int = 1) -> MicroBatch:
     """Pack samples one behind another.
 
-    multiple: T is filled up to a multiple of this with one sequence of weight 0 (sequence parallelism cuts T into
+    multiple: T is filled up to a multiple of this with one sequence of weight 0 (sequence parallelism cuts T
+              into
     equal parts). No samples at all give a micro-batch of filler only: a data-parallel rank that has run out
     of work must still take part in its neighbours' collectives.
     """

@@ -3,10 +3,11 @@
 A checkpoint is a folder `step_000400/`:
 
     model/           Megatron-Core's dist_checkpointing (torch_dist): the weights, and the optimizer's state
-    rng_00000.pt     the random state of each rank
+    rng_00000.pt     the random state of each rank; with the optimizer's state only
     loop.json        whatever the stage needs to go on: step, data cursor, ...
-    config.json      the Hugging Face config of the model (and tokenizer files beside it, if any)
-    COMPLETE         written last: every file with its size, so that a truncated one is named
+    config.json      the Hugging Face config of the model
+    hf/              tokenizer and other small files of the Hugging Face folder it came from, if it was
+    converted COMPLETE         written last: every file with its size, so that a truncated one is named
 
 It is written under another name, synced and renamed. The format does not depend on the layout that wrote it.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,23 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 
 from r1mega import device
 from r1mega.files import disk_errors, sync, write_json
+from r1mega.train.complete import MARKER, check, seal
 from r1mega.train.policy import Policy
-from r1mega.types import UserError
-
-MARKER = "COMPLETE"
 
 
-def save(policy: Policy, folder: Path, loop: Mapping[str, Any], *, optimizer: bool = True) -> None:
-    """Write one checkpoint, all ranks together. Raises UserError when the disk is full; nothing half is left."""
+def save(
+    policy: Policy,
+    folder: Path,
+    loop: Mapping[str, Any],
+    *,
+    optimizer: bool = True,
+    carried: Sequence[Path] = (),
+) -> None:
+    """Write one checkpoint, all ranks together. Raises UserError when the disk is full; nothing half is left.
+
+    optimizer: with all that training needs to go on; False: weights only.
+    carried:   small files to copy into hf/, byte for byte.
+    """
     mesh = policy.mesh
     aside = folder.with_name(folder.name + ".partial")
     with disk_errors(folder, partial=aside):
@@ -46,12 +56,17 @@ def save(policy: Policy, folder: Path, loop: Mapping[str, Any], *, optimizer: bo
         # One writer thread a rank: on CPU more only make more small files.
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         dist_checkpointing.save(state, str(aside / "model"), strategy)
-        torch.save(device.rng_state(), aside / f"rng_{mesh.at.rank:05d}.pt")
+        if optimizer:
+            torch.save(device.rng_state(), aside / f"rng_{mesh.at.rank:05d}.pt")
         mesh.barrier()
         if mesh.at.rank == 0:
             write_json(aside / "loop.json", dict(loop))
             write_json(aside / "config.json", dict(policy.spec.hf))
-            _seal(aside)
+            if carried:
+                (aside / "hf").mkdir()
+            for file in carried:
+                shutil.copyfile(file, aside / "hf" / file.name)
+            seal(aside)
             os.rename(aside, folder)
             sync(folder.parent)
         mesh.barrier()
@@ -69,7 +84,7 @@ def load(policy: Policy, folder: Path, *, optimizer: bool = True) -> dict[str, A
     elif policy.optimizer is not None:
         policy.optimizer.reload_model_params()
     rng = folder / f"rng_{policy.mesh.at.rank:05d}.pt"
-    if rng.exists():
+    if optimizer and rng.exists():
         device.set_rng_state(torch.load(rng, weights_only=True))
     loop: dict[str, Any] = json.loads((folder / "loop.json").read_text())
     policy.version = int(loop.get("version", 0))
@@ -96,22 +111,6 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(doomed)
 
 
-def check(folder: Path) -> None:
-    """Raise UserError unless the folder is a complete checkpoint whose files have their sizes."""
-    marker = folder / MARKER
-    if not marker.exists():
-        raise UserError(f"{folder} is no complete checkpoint: it has no {MARKER} file")
-    for name, size in json.loads(marker.read_text())["files"].items():
-        path = folder / name
-        actual = path.stat().st_size if path.exists() else None
-        if actual != size:
-            found = "is missing" if actual is None else f"has {actual} bytes"
-            raise UserError(
-                f"the checkpoint {folder} is damaged: {name} {found}, {size} were written; "
-                "delete the folder to resume from the checkpoint before it"
-            )
-
-
 def newest(folder: Path) -> Path | None:
     """The newest complete, undamaged checkpoint in a folder; damaged newer ones raise."""
     steps = complete_steps(folder)
@@ -119,13 +118,9 @@ def newest(folder: Path) -> Path | None:
 
 
 def _sharded_state(policy: Policy, *, optimizer: bool, is_loading: bool) -> dict[str, Any]:
-    # Without `chained_optim_avoid_prefix` the keys of a mixture of experts depend on the layout that wrote them.
-    metadata = {
-        "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": False,
-        "chained_optim_avoid_prefix": True,
-        "dp_cp_group": policy.mesh.data_group,
-    }
+    # Without `chained_optim_avoid_prefix` the keys of a mixture of experts depend on the layout that wrote
+    # them.
+    metadata = {"chained_optim_avoid_prefix": True, "dp_cp_group": policy.mesh.data_group}
     model = policy.model.sharded_state_dict(metadata=metadata)
     state: dict[str, Any] = {"model": model}
     if optimizer and policy.optimizer is not None:
@@ -134,11 +129,3 @@ def _sharded_state(policy: Policy, *, optimizer: bool, is_loading: bool) -> dict
                 model, is_loading=is_loading, metadata=metadata
             )
     return state
-
-
-def _seal(folder: Path) -> None:
-    """Sync every file, then write the marker with their sizes."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in paths:
-        sync(path)
-    write_json(folder / MARKER, {"files": {str(p.relative_to(folder)): p.stat().st_size for p in paths}})

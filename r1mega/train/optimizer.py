@@ -14,13 +14,11 @@ from r1mega import device
 from r1mega.config.sections import Train
 
 
-def make_optimizer(
-    model: DistributedDataParallel, train: Train, dtype: torch.dtype, *, distributed: bool
-) -> MegatronOptimizer:
+def make_optimizer(model: DistributedDataParallel, train: Train, dtype: torch.dtype) -> MegatronOptimizer:
     """One optimizer for dense and expert parameters, its state allocated.
 
-    Megatron-Core takes Transformer Engine's or apex's fused Adam where installed, else torch's AdamW, which we replace
-    by `FusedAdamW`.
+    Megatron-Core takes Transformer Engine's or apex's fused Adam where installed, else torch's AdamW, of
+    which we switch on the fused kernel (torch has one for CPU, too).
     """
     config = OptimizerConfig(
         optimizer="adam",
@@ -33,55 +31,28 @@ def make_optimizer(
         clip_grad=train.clip_grad,
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
-        use_distributed_optimizer=distributed,
     )
     with device.literal_cuda_means_here():
         optimizer = get_megatron_optimizer(config, [model])
         for part in optimizer.chained_optimizers:
             if isinstance(part.optimizer, torch.optim.AdamW):
-                part.optimizer = FusedAdamW(part.optimizer.param_groups)
+                for group in part.optimizer.param_groups:
+                    group["fused"] = True
+                part.init_state_fn = _init_adamw_state
             if part.optimizer is not None:
                 part.init_state_fn(part.optimizer, config)
     return optimizer
 
 
-class FusedAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) by torch's fused kernel, which exists for CPU and CUDA.
-
-    The step count is one number a group, as in Transformer Engine's and apex's Adam. torch.optim.AdamW keeps a tensor
-    a parameter instead, which Megatron-Core 0.16.1 cannot carry through a checkpoint of the distributed optimizer
-    (KeyError 'step').
-    """
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        super().__init__(groups, {"step": 0})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            learning = [p for p in group["params"] if p.grad is not None]
-            group["step"] += 1
-            if not learning:
-                continue
-            state = [self.state[p] for p in learning]
-            count = torch.tensor(float(group["step"]), device=learning[0].device)
-            torch._fused_adamw_(  # type: ignore[attr-defined]
-                learning,
-                [p.grad for p in learning],
-                [s["exp_avg"] for s in state],
-                [s["exp_avg_sq"] for s in state],
-                [],
-                [count] * len(learning),
-                amsgrad=False,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-                grad_scale=None,
-                found_inf=None,
-            )
+def _init_adamw_state(inner: torch.optim.Optimizer, _: Any = None) -> None:
+    """Upstream's own function leaves out `step`, without which torch's AdamW raises KeyError (0.16.1)."""
+    for group in inner.param_groups:
+        for parameter in group["params"]:
+            state = inner.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter.data)
+                state["exp_avg_sq"] = torch.zeros_like(parameter.data)
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, lr: float, weight_decay: float) -> None:

@@ -53,7 +53,6 @@ class Policy:
         *,
         dtype: str = "bfloat16",
         train: Train | None = None,
-        distributed_optimizer: bool = False,
         seed: int = 0,
     ) -> None:
         self.spec, self.mesh, self.train = spec, mesh, train
@@ -63,23 +62,21 @@ class Policy:
         """How many updates the weights have seen; travels with every weight sync."""
         self._ddp: DistributedDataParallel | None = None
         self.optimizer: MegatronOptimizer | None = None
-        self._distributed_optimizer = distributed_optimizer
 
     def prepare_to_learn(self) -> None:
-        """Wrap the model and make the optimizer. Call once the weights are set: the masters are copies of them."""
+        """Wrap the model and make the optimizer.
+
+        Call once the weights are set: the masters are copies of them.
+        """
         assert self.train is not None and self._ddp is None
         self.config.moe_router_bias_update_rate = self.train.expert_bias_rate
         self.config.finalize_model_grads_func = _sum_gradients
         self._ddp = DistributedDataParallel(
             self.config,
-            DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True, use_distributed_optimizer=self._distributed_optimizer
-            ),
+            DistributedDataParallelConfig(grad_reduce_in_fp32=True),
             self.model,
         )
-        self.optimizer = make_optimizer(
-            self._ddp, self.train, self.config.params_dtype, distributed=self._distributed_optimizer
-        )
+        self.optimizer = make_optimizer(self._ddp, self.train, self.config.params_dtype)
 
     def update(
         self, batches: Sequence[MicroBatch], loss_function: LossFunction, *, denominator: float, lr: float
@@ -104,8 +101,8 @@ class Policy:
         self._ddp.train()
         self._ddp.zero_grad_buffer()
         self.optimizer.zero_grad()
-        # The denominator scales the gradient as a loss scale would: Megatron-Core then applies it to the balance
-        # and multi-token-prediction losses as well, and its integer token count is not needed.
+        # The denominator scales the gradient as a loss scale would: Megatron-Core then applies it to the
+        # balance and multi-token-prediction losses as well, and its integer token count is not needed.
         self.config.grad_scale_func = lambda loss: loss / denominator
         self._run(self._ddp, batches, loss_function, forward_only=False)
 
@@ -119,7 +116,7 @@ class Policy:
         return Update(**self._reduced(denominator))
 
     def logits(self, batch: MicroBatch) -> torch.Tensor:
-        """[T, V] logits of one micro-batch on the last pipeline stage (TP shards gathered): for parity tests."""
+        """[T, V] logits of one micro-batch on the last pipeline stage, TP shards gathered: for parity tests."""
         from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
         kept: list[torch.Tensor] = []
@@ -179,7 +176,7 @@ class Policy:
         self._sums = sums
 
     def _logp(self, logits_TV: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
-        """float32 [T]: log-probability of each target; logits may be this TP rank's share of the vocabulary."""
+        """float32 [T]: log-probability of each target; logits may be this TP rank's part of the vocabulary."""
         if self.mesh.layout.tp == 1:
             return -F.cross_entropy(logits_TV.float(), targets_T, reduction="none")
         return -vocab_parallel_cross_entropy(logits_TV, targets_T)
@@ -200,5 +197,5 @@ class Policy:
 
 
 def _sum_gradients(model: list[torch.nn.Module], num_tokens: Any = None, *args: Any, **kwargs: Any) -> None:
-    """Sum gradients over ranks; never divide by the schedule's token count (the denominator is in already)."""
+    """Sum gradients over ranks; never divide by the schedule's token count: the denominator is in already."""
     finalize_model_grads(model, None, *args, **kwargs)

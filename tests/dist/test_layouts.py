@@ -1,8 +1,8 @@
 """Every layout computes what transformers computes: logits, loss and each parameter's gradient.
 
 The reference is transformers on each sequence alone, so packing, position reset and the isolation of packed
-sequences are under test as well. Norms would hide errors (Adam and clipping cancel scale), so gradients are compared
-one parameter at a time, under checkpoint names, gathered from whatever ranks hold them.
+sequences are under test as well. Norms would hide errors (Adam and clipping cancel scale), so gradients are
+compared one parameter at a time, under checkpoint names, gathered from whatever ranks hold them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ TRAIN = Train(steps=4, lr=1e-3, batch_size=8, clip_grad=1.0, weight_decay=0.01, 
 def samples() -> list[Sample]:
     rng = np.random.default_rng(0)
     return [
-        Sample(rng.integers(0, 96, n).astype(np.int32), (rng.random(n) < 0.8).astype(np.uint8)) for n in LENGTHS
+        Sample(rng.integers(0, 96, n).astype(np.int32), (rng.random(n) < 0.8).astype(np.uint8))
+        for n in LENGTHS
     ]
 
 
@@ -42,10 +43,10 @@ def loss_function(logp_T: torch.Tensor, batch: MicroBatch) -> LossParts:
     return cross_entropy(logp_T, batch.weights_T)
 
 
-def make_policy(kind: str, mesh: Mesh, *, distributed: bool = False) -> Policy:
+def make_policy(kind: str, mesh: Mesh) -> Policy:
     model = tiny.make(kind)
     spec = load_spec(model.config.to_dict())
-    policy = Policy(spec, mesh, dtype="float32", train=TRAIN, distributed_optimizer=distributed)
+    policy = Policy(spec, mesh, dtype="float32", train=TRAIN)
     weights.load(spec, mesh, policy.model, tiny.InMemory(tiny.checkpoint(model)))
     return policy
 
@@ -151,7 +152,11 @@ MORE = [
 
 
 def name_of(case: Any) -> str:
-    return "".join(f"{axis}{size}" for axis, size in case.items()) or "dp" if isinstance(case, dict) else str(case)
+    return (
+        "".join(f"{axis}{size}" for axis, size in case.items()) or "dp"
+        if isinstance(case, dict)
+        else str(case)
+    )
 
 
 @pytest.mark.parametrize(("kind", "world", "sizes"), SINGLE + LAYOUTS, ids=name_of)

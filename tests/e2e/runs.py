@@ -61,7 +61,12 @@ def run(config: Path, out: Path, world: int, *overrides: str) -> dict[str, Any]:
 
 
 def run_until(
-    config: Path, out: Path, world: int, moment: Callable[[], bool], *overrides: str, number: int = signal.SIGKILL
+    config: Path,
+    out: Path,
+    world: int,
+    moment: Callable[[], bool],
+    *overrides: str,
+    number: int = signal.SIGKILL,
 ) -> bool:
     """Start the run and send every rank a signal when `moment()` is true; False when it ended before."""
 
@@ -94,7 +99,12 @@ def outcome(out: Path) -> dict[str, Any]:
     summary = json.loads((out / "summary.json").read_text())
     stages = [
         {k: v for k, v in stage.items() if k not in TIMES}
-        | {"log": [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(room / "metrics.jsonl")]}
+        | {
+            "log": [
+                {k: v for k, v in row.items() if k not in TIMES}
+                for row in read_metrics(room / "metrics.jsonl")
+            ]
+        }
         for stage, room in zip(summary["stages"], sorted(out.glob("[0-9][0-9]-*[!0-9]")), strict=True)
     ]
     return {"name": summary["name"], "stages": stages}

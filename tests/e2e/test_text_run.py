@@ -40,7 +40,6 @@ def test_the_export_is_what_was_trained(undisturbed: Path) -> None:
     """transformers loads the folder with its tokenizer and gives the trainer's held-out loss."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-
     folder = undisturbed / "01-base" / "model"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert AutoTokenizer.from_pretrained(folder, trust_remote_code=True).decode([300]) != ""
@@ -82,7 +81,9 @@ def test_killed_anywhere_it_ends_the_same(undisturbed: Path, tmp_path: Path) -> 
         lambda: (room / "checkpoints" / "step_000002" / "COMPLETE").exists() and logged(3),
         lambda: (room / "checkpoints" / "step_000006.partial" / "model").exists(),
         lambda: logged(7),
-        lambda: (room / "model.partial").exists() or (room / "checkpoints" / "step_000008" / "COMPLETE").exists(),
+        lambda: (
+            (room / "model.partial").exists() or (room / "checkpoints" / "step_000008" / "COMPLETE").exists()
+        ),
     ]
     killed = [run_until(config, out, 2, moment) for moment in moments]
     assert killed == [True] * len(moments)
@@ -111,11 +112,15 @@ def test_one_rank_learns_the_same(undisturbed: Path, tmp_path: Path) -> None:
     """Initial weights, data order and denominators do not depend on the layout: only rounding does."""
     out = tmp_path / "out"
     run(config_file(tmp_path), out, 1, "layout.ep=1")
-    for ours, theirs in zip(outcome(out)["stages"][0]["log"], outcome(undisturbed)["stages"][0]["log"], strict=True):
+    for ours, theirs in zip(
+        outcome(out)["stages"][0]["log"], outcome(undisturbed)["stages"][0]["log"], strict=True
+    ):
         assert ours.get("loss") == pytest.approx(theirs.get("loss"), abs=1e-4)
 
 
-def test_a_done_stage_is_skipped_and_another_config_is_not_mixed_in(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_done_stage_is_skipped_and_another_config_is_not_mixed_in(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     config, out = config_file(tmp_path), tmp_path / "out"
     first = run(config, out, 1, "layout.ep=1", "train.steps=3", "train.warmup_steps=1")
     again = run(config, out, 1, "layout.ep=1", "train.steps=3", "train.warmup_steps=1")
