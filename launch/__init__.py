@@ -1,0 +1,1 @@
+"""Starting ranks: on this machine (`local`), later through Slurm and submitit."""

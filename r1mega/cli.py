@@ -1,0 +1,204 @@
+"""The `r1mega` command: run, status, doctor.
+
+Imports nothing heavy at the top: --help, status and a mistake in a config answer at once. Exit codes: 0 done,
+1 failed, 2 a mistake of the user's (one message, no traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.local import GO_ON, INTERRUPTED, Outcome, cpu_threads, launch
+from launch.worker import die_with_launcher, launched, report
+from r1mega.types import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from r1mega.config import RunConfig
+
+HELP = """\
+r1mega makes a reasoning model the way DeepSeek-R1 was made. A run is a TOML file: a list of stages,
+each a model, data and a schedule. docs/configs.md explains every key.
+
+  r1mega doctor                                               is everything here?
+  r1mega run configs/toy/pretrain_v3.toml profile=smoke       a first run, within a minute
+  r1mega run configs/toy/pretrain_v3.toml stages.base.train.lr=1e-3
+  r1mega run configs/toy/sft_gsm8k.toml data.path=train.jsonl --nproc 2
+  r1mega rollouts runs/toy-r1-zero --step 40                  what the model answered
+  r1mega status runs/toy-pretrain-v3                          how far it is, from another terminal
+"""
+RUN_HELP = """\
+examples:
+  r1mega run configs/toy/pretrain_v3.toml --list              the stages, and which are done
+  r1mega run configs/toy/pretrain_v3.toml profile=smoke       a [profile.NAME] table of the file
+  r1mega run configs/toy/pretrain_v3.toml out=/scratch/a      the run's folder, runs/NAME otherwise
+  r1mega run configs/toy/pretrain_qwen2.toml stages.base.train.steps=200 --nproc 1
+
+the run's folder:
+  summary.json                     every stage with its state, seconds and last metrics
+  01-STAGE/config.json             the resolved values
+  01-STAGE/metrics.jsonl           one object a step
+  01-STAGE/plots/                  the curves
+  01-STAGE/checkpoints/            what a run goes on from
+  01-STAGE/model/                  the result: a Hugging Face folder
+  01-STAGE/DONE.json               the stage is done
+
+resume: stop a run however you like and give the same command again. Finished stages are skipped, the
+newest complete checkpoint is taken up. Ctrl-C finishes the step and keeps a checkpoint first; a second
+Ctrl-C stops at once.
+
+ranks: --nproc N starts N ranks on this machine under torchrun. Under a torchrun or srun of your own
+(RANK and WORLD_SIZE are set) the command is one rank of that job.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; the last line on stderr says why it is not 0."""
+    die_with_launcher()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    outcome = guarded(lambda: command(arguments))
+    if launched():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # what comes now must not turn into a traceback
+        try:
+            report(outcome.code, outcome.message, outcome.details)
+            return outcome.code
+        except OSError as error:
+            print(f"cannot report to the launcher: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    for text in filter(None, (outcome.details, outcome.message)):
+        print(text, file=sys.stderr)
+    return outcome.code
+
+
+def guarded(action: Callable[[], Outcome]) -> Outcome:
+    """Every way in which a command can end, as an outcome."""
+    try:
+        return action()
+    except UserError as error:
+        return Outcome(2, f"error: {error}")
+    except Interrupted as stop:
+        return Outcome(INTERRUPTED, str(stop))
+    except KeyboardInterrupt:
+        return Outcome(INTERRUPTED, f"interrupted: {GO_ON}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {error.filename}" if error.filename else ""
+            return Outcome(2, f"error: the disk is full{where}: make room; {GO_ON}")
+        text = f"{type(error).__name__}: {error}".splitlines()[0]  # all of it stands in the traceback
+        return Outcome(1, f"error: {text}", traceback.format_exc().rstrip())
+
+
+def command(arguments: list[str]) -> Outcome:
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "doctor":
+        from r1mega import doctor
+
+        return Outcome(doctor.main(rest))
+    # argparse gives up on key=value behind an option (run FILE --nproc 2 key=value); take those up here.
+    stray = [word for word in rest if options.command != "run" or word.startswith("-") or "=" not in word]
+    if stray:
+        parser.error(f"unrecognized arguments: {' '.join(stray)} (see r1mega {options.command} --help)")
+    if options.command == "rollouts":
+        from rich.console import Console
+
+        from r1mega.report import rollouts
+
+        room = rollouts.find_room(options.run)
+        step = rollouts.steps_with_rollouts(room)[-1] if options.step is None else options.step
+        rollouts.show(rollouts.read_rollouts(room, step), step, Console())
+        return Outcome(0)
+    if options.command == "status":
+        from r1mega.report.status import describe_run
+
+        print(describe_run(options.run))
+        return Outcome(0)
+    return run(options.config, [*options.overrides, *rest], options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("r1mega", description=HELP, formatter_class=raw, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    text = "run the stages of a config, or go on where the last run stopped"
+    run_parser = commands.add_parser(
+        "run", help=text, description=text, epilog=RUN_HELP, formatter_class=raw, allow_abbrev=False
+    )
+    run_parser.add_argument("config", metavar="CONFIG", help="a .toml file")
+    run_parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that win over the file's"
+    )
+    run_parser.add_argument("--nproc", metavar="N", help="ranks on this machine, the same as nproc=N")
+    run_parser.add_argument("--stage", metavar="NAME", help="only this stage")
+    run_parser.add_argument("--list", action="store_true", help="list the stages and stop")
+
+    text = "say how far a run is"
+    status_parser = commands.add_parser("status", help=text, description=text)
+    status_parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a run's folder, or its name under runs/"
+    )
+
+    text = "read the answers of a step: by prompt, and the best, the worst and the longest"
+    rollouts_parser = commands.add_parser("rollouts", help=text, description=text)
+    rollouts_parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or a grpo stage's in it")
+    rollouts_parser.add_argument("--step", metavar="K", type=int, help="which step; default: the newest")
+
+    text = "say what is installed, what is missing, and what to do about it"
+    commands.add_parser("doctor", help=text, add_help=False)
+    return parser
+
+
+def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome:
+    from r1mega.config import load
+
+    # Also where a shell has set SIGINT aside (a job in the background), and for what asks with SIGTERM.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    if options.nproc is not None:
+        overrides = [*overrides, f"nproc={options.nproc}"]
+    config = load(file, overrides)
+    if options.stage is not None and options.stage not in config.stages:
+        raise UserError(f"--stage {options.stage}: no such stage; stages: {', '.join(config.stages)}")
+    is_rank = "RANK" in os.environ or "WORLD_SIZE" in os.environ  # of a torchrun or srun: ours or another
+    if not is_rank:
+        refuse_layouts(config, config.nproc)
+    if options.list:
+        from r1mega.report.status import describe_plan
+
+        print(describe_plan(config))
+        return Outcome(0)
+    if not is_rank:
+        if config.nproc > 1:
+            only = ["--stage", options.stage] if options.stage else []
+            ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides, *only]
+            return launch(config.nproc, ranks, threads=config.threads)
+        os.environ["OMP_NUM_THREADS"] = str(config.threads or cpu_threads(1))  # read when torch is imported
+    from r1mega.stages import pipeline
+
+    pipeline.run(config, only_stage=options.stage)
+    return Outcome(0)
+
+
+def refuse_layouts(config: RunConfig, ranks: int) -> None:
+    """Say before any rank starts what a rank would say seconds later."""
+    from r1mega.parallel import Layout
+
+    for name, stage in config.stages.items():
+        sizes = stage.layout
+        try:
+            Layout.of(ranks, tp=sizes.tp, pp=sizes.pp, ep=sizes.ep, etp=sizes.etp, cp=sizes.cp)
+        except UserError as error:
+            raise UserError(f"stage '{name}' with nproc = {ranks}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

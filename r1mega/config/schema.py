@@ -1,0 +1,159 @@
+"""A run: some facts and an ordered list of stages. One typed model a stage kind, told apart by `kind`.
+
+A new kind of stage is one more subclass of `StageConfig`, named in `StageUnion`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from r1mega.config.rl import Algorithm, Gate, Rewards, Rollout
+from r1mega.config.section import FilePath, Section
+from r1mega.config.sections import Checkpoint, Data, Eval, LayoutSizes, Log, Model, Tokenizer, Train
+
+
+class StageConfig(Section):
+    """The sections of every stage that trains on data. `data_kinds`: what the stage can learn from."""
+
+    data_kinds: ClassVar[tuple[str, ...]] = ()
+
+    kind: str
+    model: Model
+    tokenizer: Tokenizer = Tokenizer()
+    layout: LayoutSizes = LayoutSizes()
+    data: Data
+    train: Train
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.data.kind not in self.data_kinds:
+            kinds = " or ".join(self.data_kinds)
+            raise ValueError(f"data.kind = '{self.data.kind}': stages of kind {self.kind} learn from {kinds}")
+        training = self.tokenizer.train
+        if self.model.config is None:
+            if training is not None:
+                raise ValueError(
+                    "tokenizer.train: weights that exist have a tokenizer already; use tokenizer.path"
+                )
+            return self
+        if training is None and self.tokenizer.path is None:
+            raise ValueError(
+                "a model with random weights has no tokenizer: give tokenizer.train or tokenizer.path"
+            )
+        rows = self.model.config.get("vocab_size") if isinstance(self.model.config, dict) else None
+        if training is not None and isinstance(rows, int) and rows < training.vocab_size:
+            raise ValueError(
+                f"model.config.vocab_size {rows} is below tokenizer.train.vocab_size {training.vocab_size}"
+            )
+        return self
+
+
+class Pretrain(StageConfig):
+    """Learn to continue text, every token counts."""
+
+    data_kinds = ("toy", "text")
+    kind: Literal["pretrain"]
+
+
+class Sft(StageConfig):
+    """Supervised fine-tuning: learn the answers, prompts do not count."""
+
+    data_kinds = ("pairs",)
+    kind: Literal["sft"]
+
+
+class Grpo(StageConfig):
+    """Reinforcement learning: answers to prompts, graded by rules, compared within their group."""
+
+    data_kinds = ("tasks",)
+    kind: Literal["grpo"]
+    rollout: Rollout = Rollout()
+    algorithm: Algorithm = Algorithm()
+    rewards: Rewards = Rewards()
+    gate: Gate = Gate()
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _bias_is_frozen(cls, value: Any) -> Any:
+        """The experts' bias was balanced in pretraining; moving it would change answers without a gradient."""
+        return {"expert_bias_rate": 0.0, **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.train.steps is None:
+            raise ValueError("train.epochs: a grpo stage counts rollouts; give train.steps")
+        answers, parts = self.rollout.prompts * self.rollout.group, self.algorithm.mini_batches
+        if answers % parts:
+            raise ValueError(
+                f"rollout.prompts {self.rollout.prompts} x rollout.group {self.rollout.group} = {answers} answers "
+                f"cannot be cut into algorithm.mini_batches = {parts} equal parts"
+            )
+        if not self.rewards.accuracy and not self.rewards.format:
+            raise ValueError("rewards: one of accuracy and format must be above 0, or there is nothing to learn")
+        return self
+
+
+StageUnion: TypeAlias = Pretrain | Sft | Grpo
+KINDS: dict[str, type[StageConfig]] = {
+    get_args(stage.model_fields["kind"].annotation)[0]: stage for stage in get_args(StageUnion)
+}
+
+
+class RunConfig(Section):
+    """A whole run, resolved: every stage carries all its values."""
+
+    name: str = Field(description="name of the run")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of everything random")
+    out: FilePath = Field(
+        default_factory=lambda values: Path("runs") / values["name"],
+        description="the run's own folder; default runs/NAME",
+    )
+    nproc: PositiveInt = Field(default=1, description="ranks on this machine; --nproc is the same")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads a rank; none = cores / nproc")
+    stages: dict[str, Annotated[StageUnion, Field(discriminator="kind")]] = Field(
+        min_length=1, description="the stages, in the order in which they run"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, value: str) -> str:
+        return folder_name(value)
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _are_folder_names(cls, value: Any) -> Any:
+        for name in value if isinstance(value, dict) else ():
+            folder_name(name)
+        return value
+
+    @model_validator(mode="after")
+    def _stages_follow(self) -> Self:
+        earlier: list[str] = []
+        for name, stage in self.stages.items():
+            start = stage.model.from_stage
+            if start is not None and start not in earlier:
+                known = ", ".join(earlier) or "none"
+                raise ValueError(f"stages.{name}.model.from_stage = '{start}': stages before {name}: {known}")
+            earlier.append(name)
+        return self
+
+    def stage_dir(self, name: str) -> Path:
+        return stage_room(self.out, list(self.stages).index(name) + 1, name)
+
+
+def stage_room(run: Path, number: int, name: str) -> Path:
+    """A stage's folder in the run's: its number from 01, and its name."""
+    return run / f"{number:02d}-{name}"
+
+
+def folder_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError(f"'{value}' becomes a folder: letters, digits, '-', '_' and '.' only")
+    return value

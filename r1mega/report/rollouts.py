@@ -1,0 +1,102 @@
+"""The rollouts of a step, read from disk and shown so that a person can judge them.
+
+    <stage>/rollouts/step_000012.jsonl.gz   one object an answer
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from r1mega.types import UserError
+
+Row = dict[str, Any]
+
+
+def rollout_file(room: Path, step: int) -> Path:
+    return room / "rollouts" / f"step_{step:06d}.jsonl.gz"
+
+
+def steps_with_rollouts(room: Path) -> list[int]:
+    names = (path.name for path in (room / "rollouts").glob("step_*.jsonl.gz"))
+    return sorted(int(name.removeprefix("step_").removesuffix(".jsonl.gz")) for name in names)
+
+
+def read_rollouts(room: Path, step: int) -> list[Row]:
+    """The rows of a step. Raises UserError where there are none, naming the steps that there are."""
+    path = rollout_file(room, step)
+    if not path.exists():
+        steps = steps_with_rollouts(room)
+        there = f"there are steps {steps[0]} to {steps[-1]}" if steps else "there are none yet"
+        raise UserError(f"no rollouts of step {step} in {path.parent}: {there}")
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error})") from error
+
+
+def find_room(run: Path) -> Path:
+    """The last stage of a run that has rollouts; or the folder itself, if it is such a stage's."""
+    rooms = [run, *sorted(run.glob("[0-9][0-9]-*"))]
+    found = [room for room in rooms if steps_with_rollouts(room)]
+    if not found:
+        raise UserError(f"{run} has no rollouts: give the folder of a run whose grpo stage has done a step")
+    return found[-1]
+
+
+def show(rows: Sequence[Row], step: int, console: Console) -> None:
+    """A summary, the prompts by reward, and the best, the worst and the longest answer in full."""
+    outcomes = Counter(row["outcome"] for row in rows)
+    console.print(
+        f"[bold]step {step}[/]: {len(rows)} answers, mean reward {fmean(r['reward'] for r in rows):.3f}, "
+        f"mean length {fmean(r['tokens'] for r in rows):.1f} tokens; "
+        + ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
+    )
+    console.print(_prompts(rows))
+    ranked = sorted(rows, key=lambda row: row["reward"])
+    for title, row in (
+        ("best", ranked[-1]),
+        ("worst", ranked[0]),
+        ("longest", max(rows, key=lambda row: row["tokens"])),
+    ):
+        console.print(_answer(title, row))
+
+
+def _prompts(rows: Sequence[Row]) -> Table:
+    table = Table("prompt", "gold", "right", "reward", "tokens", title="prompts, hardest first", title_justify="left")
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["prompt_id"], []).append(row)
+    for group in sorted(groups.values(), key=lambda group: fmean(row["reward"] for row in group)):
+        right = sum(row["outcome"] == "correct" for row in group)
+        table.add_row(
+            Text(_short(group[0]["prompt"], 60)),
+            Text(_short(group[0]["gold"], 16)),
+            f"{right}/{len(group)}",
+            f"{fmean(row['reward'] for row in group):.2f}",
+            f"{fmean(row['tokens'] for row in group):.0f}",
+        )
+    return table
+
+
+def _answer(title: str, row: Row) -> Panel:
+    parts = ", ".join(f"{name} {value:g}" for name, value in row["parts"].items())
+    head = f"{title}: reward {row['reward']:g} ({parts}); {row['outcome']}, {row['tokens']} tokens, {row['finish']}"
+    body = Group(Text(row["prompt"], style="dim"), Text(row["answer"]), Text(f"gold: {row['gold']}", style="dim"))
+    return Panel(body, title=head, title_align="left")
+
+
+def _short(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"... {line[-(width - 4) :]}"

@@ -1,0 +1,73 @@
+"""How far a run is, from its folder alone: while it runs, after it, from any machine that sees the disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1mega.config.schema import RunConfig, stage_room
+from r1mega.files import read_json
+from r1mega.logs.metrics import read_metrics
+from r1mega.logs.view import clock_time, is_number, summary
+from r1mega.types import UserError
+
+LAST = 50  # records from which the pace is taken
+
+
+def describe_run(run: Path) -> str:
+    """The state of a run's stages, a line each. run: its folder, or its name under runs/."""
+    folder = next((path for path in (run, Path("runs") / run) if (path / "summary.json").is_file()), None)
+    if folder is None:
+        raise UserError(
+            f"no run in {run} (no summary.json there): give a run's folder, or its name under runs/"
+        )
+    found = read_json(folder / "summary.json")
+    lines = [f"{found['name']}  {folder}  {clock_time(found['seconds'])}"]
+    for number, stage in enumerate(found["stages"], start=1):
+        lines.append("  " + describe_stage(stage_room(folder, number, stage["name"]), stage))
+    return "\n".join(lines)
+
+
+def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
+    parts = [room.name, stage["kind"], stage["status"]]
+    if stage["status"] == "done":
+        return "  ".join([*parts, clock_time(stage["seconds"]), summary(stage["metrics"])]).rstrip()
+    records = read_metrics(room / "metrics.jsonl")
+    if not records:
+        return "  ".join(parts)
+    total = (read_json(room / "config.json") or {}).get("train", {}).get("steps")
+    held_out = [record for record in records if "held_out_loss" in record][-1:]
+    newest = {name: value for record in [*held_out, *records[-1:]] for name, value in record.items()}
+    parts += [f"step {newest['step']}{f'/{total}' if total else ''}", summary(newest)]
+    if stage["status"] == "running":
+        parts.append(f"ETA {clock_time(seconds_left(records, total))}")
+        age = time.time() - (room / "metrics.jsonl").stat().st_mtime
+        parts.append(f"(last step {clock_time(max(0.0, age))} ago)")  # long ago: it was killed, or it hangs
+    return "  ".join(parts)
+
+
+def seconds_left(records: Sequence[Mapping[str, Any]], total: int | None) -> float | None:
+    """From the newest records' own seconds; None where a record has none or the end is not known in steps."""
+    seconds = [record.get("seconds") for record in records[-LAST:]]
+    known = [value for value in seconds if is_number(value)]
+    if total is None or not known:
+        return None
+    return sum(known) / len(known) * (total - records[-1]["step"])
+
+
+def describe_plan(config: RunConfig) -> str:
+    """The stages of a config, what each does, and which have a result already."""
+    lines = [f"{config.name}  {config.out}"]
+    for name, stage in config.stages.items():
+        room = config.stage_dir(name)
+        state = "done" if (room / "DONE.json").is_file() else "started" if room.exists() else "to do"
+        model, train = stage.model, stage.train
+        start = model.path or (f"stage {model.from_stage}" if model.from_stage else "random weights")
+        length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
+        lines.append(
+            f"  {room.name}  {stage.kind}  {state}: {start}, {stage.data.path or stage.data.kind}, "
+            f"{length} of {train.batch_size} sequences"
+        )
+    return "\n".join(lines)

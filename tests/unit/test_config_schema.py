@@ -1,0 +1,155 @@
+"""The resolved config: what is printed, what its digest depends on, the files in configs/ and the docs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from r1mega.config import StageConfig, digest, load
+from r1mega.config.reference import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
+
+
+CONFIG = """
+name = "a"
+[model.config]
+vocab_size = 300
+rms_norm_eps = 1e-6
+[tokenizer.train]
+vocab_size = 300
+[data]
+kind = "toy"
+[train]
+steps = 100
+lr = 3e-3
+[stages.base]
+kind = "pretrain"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "run.toml").write_text(CONFIG)
+    return tmp_path / "run.toml"
+
+
+def base(file: Path, *overrides: str) -> StageConfig:
+    return load(file, overrides).stages["base"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_has_a_smoke_profile(path: Path) -> None:
+    needed = [] if "data.path=" not in path.read_text(encoding="utf-8") else ["data.path=train.jsonl"]
+    config, smoke = load(path, needed), load(path, [*needed, "profile=smoke"])
+    for name, stage in config.stages.items():
+        shorter = smoke.stages[name].train.steps
+        assert shorter and stage.train.steps and shorter < stage.train.steps
+        assert stage.model.dtype == "float32"  # bfloat16 is several times slower on CPU
+
+
+def test_a_missing_data_path_is_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"say data\.path=FILE"):
+        load(ROOT / "configs/toy/sft_gsm8k.toml")
+
+
+def test_json_round_trips_through_the_models(file: Path) -> None:
+    config = load(file)
+    values = json.loads(config.to_json())
+    assert type(config).model_validate(values) == config
+    assert values["stages"]["base"]["train"]["min_lr"] == pytest.approx(3e-4)  # a tenth of lr
+    assert values["out"] == "runs/a"
+
+
+def test_the_config_cannot_change_once_loaded(file: Path) -> None:
+    with pytest.raises(ValidationError):
+        base(file).train.lr = 1.0  # type: ignore[misc]
+
+
+def test_folders_follow_the_name(file: Path) -> None:
+    assert load(file, ["name=other"]).stage_dir("base") == Path("runs/other/01-base")
+    assert load(file, ["out=/x"]).stage_dir("base") == Path("/x/01-base")
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("train.lr=2e-3", False),
+        ("data.documents=3", False),
+        ("model.config.rms_norm_eps=1e-5", False),
+        ("eval.samples=3", False),
+        ("layout.ep=2", True),
+        ("train.micro_batch_tokens=512", True),
+        ("log.tensorboard=true", True),
+        ("checkpoint.every=7", True),
+        ("eval.every=7", True),
+        ("out=elsewhere", True),
+        ("name=other", True),
+        ("nproc=2", True),
+        ("threads=3", True),
+    ],
+)
+def test_the_digest_depends_on_what_the_result_depends_on(file: Path, override: str, same: bool) -> None:
+    assert (digest(base(file, override)) == digest(base(file))) is same
+
+
+def test_the_digest_is_the_same_in_another_process(file: Path) -> None:
+    code = f"from r1mega.config import digest, load; print(digest(load({str(file)!r}).stages['base']))"
+    for seed in ("1", "2"):
+        env = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+        )
+        assert done.stdout.strip() == digest(base(file))
+
+
+def test_the_digest_leaves_out_just_what_it_is_told(file: Path) -> None:
+    slow, fast = base(file), base(file, "train.lr=2e-3")
+    rates = {"train.lr", "train.min_lr"}  # min_lr follows lr
+    assert digest(slow, exclude=rates) == digest(fast, exclude=rates)
+    assert digest(slow, exclude={"eval", "no.such.key"}) != digest(fast, exclude={"eval"})
+    assert digest(slow, exclude=()) != digest(base(file, "eval.every=7"), exclude=())
+
+
+def test_the_v3_config_has_the_recipes_shape() -> None:
+    """Parameters and active parameters counted by hand from the recipe's table: 874K and 677K."""
+    c = load(ROOT / "configs/toy/pretrain_v3.toml").stages["base"].model.config
+    assert isinstance(c, dict)
+    h, heads = c["hidden_size"], c["num_attention_heads"]
+    qk = c["qk_nope_head_dim"] + c["qk_rope_head_dim"]
+    attention = h * c["q_lora_rank"] + c["q_lora_rank"] + c["q_lora_rank"] * heads * qk
+    attention += h * (c["kv_lora_rank"] + c["qk_rope_head_dim"]) + c["kv_lora_rank"]
+    attention += (
+        c["kv_lora_rank"] * heads * (c["qk_nope_head_dim"] + c["v_head_dim"]) + heads * c["v_head_dim"] * h
+    )
+    expert = 3 * h * c["moe_intermediate_size"]
+    dense, layers = c["first_k_dense_replace"], c["num_hidden_layers"]
+    moe = layers - dense
+    total = (
+        2 * c["vocab_size"] * h + layers * (attention + 2 * h) + h + dense * 3 * h * c["intermediate_size"]
+    )
+    total += moe * (c["n_routed_experts"] * (expert + h) + c["n_shared_experts"] * expert)
+    active = total - moe * (c["n_routed_experts"] - c["num_experts_per_tok"]) * expert
+    assert (round(total / 1e3), round(active / 1e3)) == (874, 677)
+
+
+def test_docs_hold_every_key_as_it_is() -> None:
+    text = (ROOT / "docs/configs.md").read_text(encoding="utf-8")
+    assert text.endswith(reference()), "docs/configs.md is stale: python -m r1mega.config.reference"
+
+
+def test_the_example_in_the_docs_loads(tmp_path: Path) -> None:
+    text = (ROOT / "docs/configs.md").read_text(encoding="utf-8")
+    found = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert found
+    (tmp_path / "run.toml").write_text(found[1], encoding="utf-8")
+    config = load(tmp_path / "run.toml", ["profile=smoke"])
+    assert [stage.train.lr for stage in config.stages.values()] == [5e-5, 1e-5]
+    assert config.stages["more"].train.epochs == 0.01
