@@ -23,6 +23,7 @@ for _text in (
     "Apex is not installed",
     "full scope is deprecated",
     r".*torch\.distributed\..* is deprecated",
+    ".*ShardedTensor",
 ):
     warnings.filterwarnings("ignore", message=_text)
 
