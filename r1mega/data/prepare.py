@@ -35,14 +35,14 @@ class Prepared:
     held_out: TokenStore | None
 
 
-def train_tokenizer(data: Data, training: TokenizerTraining, seed: int, model_file: Path) -> Tokenizer:
-    """A SentencePiece model of the stage's own texts, or the one that an earlier attempt has left."""
+def train_tokenizer(texts: Iterable[str], training: TokenizerTraining, model_file: Path) -> Tokenizer:
+    """A SentencePiece model of a stage's own texts, or the one that an earlier attempt has left."""
     if model_file.is_file():
         return load_tokenizer(model_file)
     say(f"training a tokenizer of {training.vocab_size} pieces")
-    texts = islice(_texts(data, seed), training.documents)
+    some = islice(texts, training.documents)
     tokenizer = train_sentencepiece(
-        texts, model_file, vocab_size=training.vocab_size, symbols=training.symbols
+        some, model_file, vocab_size=training.vocab_size, symbols=training.symbols
     )
     say(f"tokenizer: {tokenizer.vocab_size} pieces")
     return tokenizer
@@ -138,7 +138,7 @@ def _spaced(pair: Pair, template: str) -> Pair:
     return Pair(pair.prompt, f" {pair.answer}")
 
 
-def _texts(data: Data, seed: int) -> Iterator[str]:
+def raw_texts(data: Data, seed: int) -> Iterator[str]:
     """What a tokenizer of this data is trained on."""
     if data.kind == "toy":
         return toy.corpus(data.documents, seed, _levels(data))

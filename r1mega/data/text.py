@@ -30,22 +30,22 @@ class Pair(NamedTuple):
 
 def read_texts(path: str | os.PathLike[str], key: str = "text") -> Iterator[str]:
     """The texts under `key`. Raises UserError for a file that does not hold such texts."""
-    path = _existing(path)
-    return (_string(row, key, where) for where, row in _objects(path))
+    path = existing(path)
+    return (string(row, key, where) for where, row in read_objects(path))
 
 
 def read_pairs(
     path: str | os.PathLike[str], prompt_key: str = "question", answer_key: str = "answer"
 ) -> Iterator[Pair]:
     """Prompts and answers; the default keys are GSM8K's. Raises UserError like `read_texts`."""
-    path = _existing(path)
+    path = existing(path)
     return (
-        Pair(_string(row, prompt_key, where), _string(row, answer_key, where))
-        for where, row in _objects(path)
+        Pair(string(row, prompt_key, where), string(row, answer_key, where))
+        for where, row in read_objects(path)
     )
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
+def existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
@@ -53,7 +53,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file, line n", object) for every line that is not blank."""
     empty = True
     with path.open("rb") as lines:
@@ -85,7 +85,7 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def _string(row: dict[str, Any], key: str, where: str) -> str:
+def string(row: dict[str, Any], key: str, where: str) -> str:
     if key not in row:
         raise UserError(f"{where}: no key {key!r}; the keys there are {', '.join(map(repr, row)) or 'none'}")
     value = row[key]

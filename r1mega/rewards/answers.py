@@ -1,0 +1,71 @@
+"""Where the answer is in what a model wrote, and what is said about it.
+
+Whatever is written is graded: nothing raises, nothing takes more than one pass, and long texts are cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from r1mega.types import Outcome, Prompt
+
+LONGEST = 2000
+"""Characters of an answer that is read at all; also how much of an untagged text's end is searched."""
+_ANSWER_TAG = re.compile(r"(</?answer>)")
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an answer is right. detail: why not, for a person."""
+
+    outcome: Outcome
+    detail: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.outcome == "correct"
+
+
+CORRECT = Verdict("correct")
+
+
+@dataclass(frozen=True)
+class Grader:
+    """One kind of answer.
+
+    judge: (an answer, at most LONGEST characters; the prompt) -> verdict.
+    find:  what could be the answer in a text's `ending`, or None.
+    """
+
+    judge: Callable[[str, Prompt], Verdict]
+    find: Callable[[str], str | None]
+
+    def grade(self, answer: str | None, prompt: Prompt) -> Verdict:
+        if answer is None:
+            return Verdict("unparseable", "no answer")
+        if len(answer) > LONGEST:
+            return Verdict("unparseable", f"an answer of {len(answer)} characters")
+        return self.judge(answer.strip(), prompt)
+
+
+def last_answer(text: str) -> str | None:
+    """What is in the last <answer>...</answer> that has no such tag inside."""
+    pieces = _ANSWER_TAG.split(text)
+    for at in range(len(pieces) - 3, 1, -2):  # tags have odd places
+        if pieces[at - 1] == "<answer>" and pieces[at + 1] == "</answer>":
+            return pieces[at]
+    return None
+
+
+def ending(text: str) -> str:
+    """The end of a text, without tags: where an answer is looked for that is not in its block."""
+    return _TAG.sub(" ", text[-LONGEST:])
+
+
+def quoted(answer: str) -> str:
+    """For details: short, and on one line."""
+    text = repr(answer[:80])
+    return text if len(text) <= 80 else f"{text[:77]}..."

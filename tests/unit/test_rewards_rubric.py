@@ -1,0 +1,180 @@
+"""Format, the sum of the parts, truncated answers, and texts that want to break the graders."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1mega.rewards import GRADERS, Rubric
+from r1mega.rewards.format import well_formed
+from r1mega.types import Completion, Prompt, Reward, Score, UserError
+
+PROMPTS = {
+    "integer": Prompt("sum/0", "sum", "", (), "6"),
+    "number": Prompt("gsm8k/0", "gsm8k", "", (), "6"),
+    "countdown": Prompt("count/0", "count", "", (), "3+5-2", {"numbers": [3, 5, 2], "target": 6}),
+    "logic": Prompt(
+        "kk/0", "kk", "", (), "", {"roles": {"Ada": "knight", "6": "knave"}, "terms": ["knight", "knave"]}
+    ),
+}
+RULES = {prompt.task: rule for rule, prompt in PROMPTS.items()}
+GOOD = "<think> 3+5=8; 8-2=6 </think> <answer> 6 </answer>"
+
+
+def wrote(text: str, finish: Any = "stop") -> Completion:
+    return Completion((), (), text, finish, 0)
+
+
+def score(text: str, finish: str = "stop", task: str = "sum", **weights: float) -> Score:
+    reward: Reward = Rubric(RULES, weights) if weights else Rubric(RULES)
+    prompt = next(prompt for prompt in PROMPTS.values() if prompt.task == task)
+    return reward(prompt, wrote(text, finish))
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        (GOOD, True),
+        (f"\n {GOOD}\n\n", True),
+        ("<think>a\nb</think><answer>c\nd</answer>", True),
+        ("<think>a < b</think><answer><b>c</b></answer>", True),
+        ("", False),
+        ("6", False),
+        (f"well: {GOOD}", False),
+        (f"{GOOD} done", False),
+        (f"{GOOD} </answer>", False),
+        (f"{GOOD} {GOOD}", False),
+        ("<think>a</think> so <answer>b</answer>", False),
+        ("<answer>b</answer><think>a</think>", False),
+        ("<think>a<answer>b</answer></think>", False),
+        ("<think>a<answer>b</answer>", False),
+        ("<think>a</think><answer>b", False),
+        ("<think>a</think><answer>b</answer", False),
+        ("<think><think>a</think><answer>b</answer>", False),
+        ("<think>a</answer><answer>b</think>", False),
+        ("<Think>a</Think><answer>b</answer>", False),
+        ("<think> </think><answer>b</answer>", False),
+        ("<think>a</think><answer>\n</answer>", False),
+    ],
+)
+def test_format(text: str, good: bool) -> None:
+    assert well_formed(wrote(text)) is good
+    assert well_formed(wrote(text, "length")) is False
+
+
+def test_format_labels_of_other_projects(shared: Path) -> None:
+    path = shared / "grader_vectors/format_reward.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    strict = [row for row in rows if row["rule"] == "think_then_answer_tags"]
+    assert len(strict) == 7
+    assert all(well_formed(wrote(row["response"])) == bool(row["expected"]) for row in strict)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "accuracy", "format", "without_tags", "outcome"),
+    [
+        (GOOD, "stop", 1, 1, 1, "correct"),
+        (GOOD.replace("> 6", "> 7"), "stop", 0, 1, 0, "wrong"),
+        (GOOD.replace("> 6", "> six"), "stop", 0, 1, 0, "unparseable"),
+        ("3+5=8; 8-2=6", "stop", 0, 0, 1, "unparseable"),
+        ("<think> 3+5=8; 8-2=6 </think> 6", "stop", 0, 0, 1, "unparseable"),
+        ("<answer> 6 </answer>", "stop", 1, 0, 1, "correct"),
+        ("<answer> 6 </answer> or 7", "stop", 1, 0, 1, "correct"),
+        ("<answer> 7 </answer> or 6", "stop", 0, 0, 0, "wrong"),
+        (GOOD, "length", 1, 0, 1, "correct"),  # cut after its answer: it stands there
+        ("<think> 3+5=8; 8-2=6", "length", 0, 0, 1, "unparseable"),
+        ("<think> 3+5=8; 8-2=6 </think> <answer> 6", "length", 0, 0, 1, "unparseable"),
+        ("", "stop", 0, 0, 0, "unparseable"),
+        ("", "length", 0, 0, 0, "unparseable"),
+    ],
+)
+def test_the_parts(
+    text: str, finish: str, accuracy: int, format: int, without_tags: int, outcome: str
+) -> None:
+    got = score(text, finish)
+    assert got.parts == {"accuracy": accuracy, "format": format, "accuracy_without_tags": without_tags}
+    assert got.total == accuracy + format
+    assert got.outcome == outcome
+
+
+def test_weights() -> None:
+    assert score(GOOD, accuracy=2.0, format=0.5).total == 2.5
+    assert score("3+5-2=6", accuracy_without_tags=0.25).total == 0.25
+    assert score(GOOD, format=1.0).total == 1.0
+    assert score(GOOD, format=1.0).parts["accuracy"] == 1.0, "reported all the same"
+
+
+def test_each_task_is_graded_by_its_own_rule() -> None:
+    expression = "<think> x </think> <answer> 3+5-2 </answer>"
+    assert {task: score(expression, task=task).outcome for task in RULES} == {
+        "sum": "unparseable", "gsm8k": "unparseable", "count": "correct", "kk": "unparseable",
+    }  # fmt: skip
+    decimal = "<answer> $6.00 </answer>"
+    assert score(decimal, task="gsm8k").outcome == "correct"
+    assert score(decimal, task="sum").outcome == "unparseable"
+    people = "<answer> Ada is a knight, 6 is a knave </answer>"
+    assert score(people, task="kk").outcome == "correct"
+
+
+def test_what_no_rubric_can_be_made_of() -> None:
+    with pytest.raises(UserError, match="task sum: no rule 'magic'; there are integer, number"):
+        Rubric({"sum": "magic"})
+    with pytest.raises(UserError, match="no part 'speed'; there are accuracy, format"):
+        Rubric(RULES, {"speed": 1})
+    for weights in ({}, {"accuracy": 0.0}, {"accuracy": float("nan")}, {"accuracy": float("inf")}):
+        with pytest.raises(UserError, match="must be finite, and one of them not 0"):
+            Rubric(RULES, weights)
+
+
+N = 20_000
+HOSTILE = {
+    "digits": "9" * N, "commas": "1," * N, "points": "1." * N, "slashes": "1/" * N, "signs": "-" * N,
+    "brackets": "(" * N, "closed brackets": "(" * N + ")" * N, "braces": "\\boxed{" * N,
+    "fractions": "\\frac{" * N, "spaces": " " * N, "words": "a " * N, "units": "5" + " a" * N,
+    "opened": "<answer>" * N, "closed": "</answer>" * N, "blocks": "<answer>5</answer>" * N,
+    "thoughts": "<think>" * N, "halves": "<" * N, "claims": "Ada is a " * N, "persons": "6 6 " * N,
+    "names": "Ada" * N, "power": "9**9**9**9", "nulls": "\x00" * N, "surrogates": "\ud83d" * N,
+    "combining": "e\u0301" * N, "lines": "\n" * N, "expression": "1+" * N + "1", "equals": "=" * N,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_texts_are_outcomes(text: str) -> None:
+    """Bare, and within the tags: long and cut to just what is read."""
+    rubric = Rubric(RULES)
+    begun = time.process_time()
+    for prompt in PROMPTS.values():
+        for inner in (text, text[:1990], text[:199]):
+            for whole in (inner, f"<think> x </think> <answer>{inner}</answer>"):
+                got = rubric(prompt, wrote(whole))
+                assert got.outcome in ("wrong", "unparseable")
+                assert len(got.detail) < 300
+    assert time.process_time() - begun < 5, "24 texts"
+
+
+PIECES = [
+    "<think>", "</think>", "<answer>", "</answer>", "6", "3+5-2", "-", "/", "*", "(", ")", "=", ",", ".", " ",
+    "$", "\\frac", "\\boxed", "{", "}", "%", "Ada", "knight", "knave", " is a ", "\n", "\x00", "\ud800", "²",
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)))
+def test_any_text_gets_a_score(text: str) -> None:
+    rubric = Rubric(RULES)
+    for prompt in PROMPTS.values():
+        for whole in (text, f"<answer>{text}</answer>"):
+            got = rubric(prompt, wrote(whole))
+            assert got.parts["accuracy"] == (got.outcome == "correct")
+            assert got.parts["accuracy_without_tags"] >= got.parts["accuracy"]
+            assert got.total == got.parts["accuracy"] + got.parts["format"]
+
+
+def test_every_rule_has_a_prompt_here() -> None:
+    assert PROMPTS.keys() == GRADERS.keys()
