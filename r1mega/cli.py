@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "read the answers of a step: by prompt, and the best, the worst and the longest"
     rollouts_parser = commands.add_parser("rollouts", help=text, description=text)
-    rollouts_parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or a grpo stage's in it")
+    rollouts_parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run or of a stage")
     rollouts_parser.add_argument("--step", metavar="K", type=int, help="which step; default: the newest")
 
     text = "say what is installed, what is missing, and what to do about it"

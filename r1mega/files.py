@@ -81,7 +81,7 @@ def disk_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C, too, leaves no half-written rest
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         if not _is_disk_full(error):
@@ -96,6 +96,9 @@ def disk_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
 def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            return True
+        # torch.distributed.checkpoint keeps each rank's own error here: {rank: (error, stack)}.
+        if any(_is_disk_full(failure[0]) for failure in getattr(error, "failures", {}).values()):
             return True
         error = error.__cause__ or error.__context__
     return False

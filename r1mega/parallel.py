@@ -224,6 +224,31 @@ class Mesh:
             self.sum_over_world(torch.tensor([float(flag)], dtype=torch.float64, device=device.current()))
         )
 
+    def max_over_world(self, value: float) -> float:
+        """The largest of all ranks' numbers."""
+        import torch
+        import torch.distributed as dist
+
+        from r1mega import device
+
+        largest = torch.tensor([value], dtype=torch.float64, device=device.current())
+        if self.layout.world > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return float(largest)
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's object, by rank, on every rank.
+
+        Picklable objects; not for anything large and frequent.
+        """
+        import torch.distributed as dist
+
+        if self.layout.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.layout.world
+        dist.all_gather_object(found, value)
+        return found
+
     def barrier(self) -> None:
         import torch.distributed as dist
 

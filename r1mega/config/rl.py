@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from typing_extensions import Self
 
 from r1mega.config.section import Section
 from r1mega.config.sections import NotNegative
@@ -18,21 +17,25 @@ class Rollout(Section):
     group: int = Field(default=16, ge=2, description="answers to each prompt, G (R1-Zero: 16)")
     max_tokens: PositiveInt = Field(default=32_768, description="longest answer, in tokens (R1-Zero: 32,768)")
     temperature: PositiveFloat = Field(default=1.0, description="of sampling (R1-Zero: 1.0; last stage: 0.7)")
-    top_p: float = Field(default=1.0, description="must be 1: the trainer's log-probabilities are of the whole vocabulary")
+    top_p: float = Field(
+        default=1.0, description="must be 1: the trainer's log-probabilities are of the whole vocabulary"
+    )
     top_k: int = Field(default=0, description="must be 0 (off), for the same reason")
     engines: Literal["per_rank", "per_replica"] = Field(
         default="per_rank",
-        description="per_rank: one vLLM engine a rank; per_replica: one with tensor parallelism over a model replica",
+        description="per_rank: one vLLM engine a rank; per_replica: one, tensor parallel over a model replica",
     )
     kv_cache_gb: PositiveFloat = Field(default=1.0, description="GiB of vLLM's key-value cache, an engine")
-    max_sequences: PositiveInt = Field(default=128, description="answers that one engine draws at a time, at most")
+    max_sequences: PositiveInt = Field(
+        default=128, description="answers that one engine draws at a time, at most"
+    )
 
     @model_validator(mode="after")
     def _whole_distribution(self) -> Self:
         if self.top_p != 1.0 or self.top_k != 0:
             raise ValueError(
-                f"top_p {self.top_p} and top_k {self.top_k}: only top_p 1 and top_k 0 are allowed while learning, since "
-                "log-probabilities of a cut distribution are not the policy's"
+                f"top_p {self.top_p} and top_k {self.top_k}: only top_p 1 and top_k 0 are allowed while learning, "
+                "since log-probabilities of a cut distribution are not the policy's"
             )
         return self
 
@@ -47,10 +50,15 @@ class Algorithm(Section):
         default=0.2, description="the ratio is clipped below 1 - clip_low; from 1 on it never binds (R1: 10)"
     )
     clip_high: PositiveFloat = Field(default=0.2, description="and above 1 + clip_high (R1: 10)")
-    kl_weight: NotNegative = Field(default=1e-3, description="of the k3 divergence from the reference (R1-Zero: 0.001)")
-    normalise_std: bool = Field(default=True, description="divide advantages by the group's standard deviation")
+    kl_weight: NotNegative = Field(
+        default=1e-3, description="of the k3 divergence from the reference (R1-Zero: 0.001)"
+    )
+    normalise_std: bool = Field(
+        default=True, description="divide advantages by the group's standard deviation"
+    )
     reference_every: NonNegativeInt = Field(
-        default=0, description="optimizer steps after which the reference becomes the policy; 0 = never (R1-Zero: 400)"
+        default=0,
+        description="optimizer steps after which the reference becomes the policy; 0 = never (R1-Zero: 400)",
     )
 
 
@@ -58,7 +66,9 @@ class Rewards(Section):
     """Weights of the reward's parts (R1-Zero: accuracy and format, equal)."""
 
     accuracy: NotNegative = Field(default=1.0, description="the answer is right")
-    format: NotNegative = Field(default=1.0, description="one think block, then one answer block, nothing else")
+    format: NotNegative = Field(
+        default=1.0, description="one think block, then one answer block, nothing else"
+    )
 
 
 class Gate(Section):
@@ -68,4 +78,6 @@ class Gate(Section):
     prompts: PositiveInt = Field(default=64, description="held-out prompts")
     samples: PositiveInt = Field(default=16, description="answers to each")
     pass_at_1: float = Field(default=0.01, ge=0, le=1, description="least mean accuracy")
-    pass_at_k: float = Field(default=0.1, ge=0, le=1, description="least share of prompts with a right answer")
+    pass_at_k: float = Field(
+        default=0.1, ge=0, le=1, description="least share of prompts with a right answer"
+    )

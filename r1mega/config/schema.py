@@ -82,7 +82,7 @@ class Grpo(StageConfig):
     @field_validator("train", mode="before")
     @classmethod
     def _bias_is_frozen(cls, value: Any) -> Any:
-        """The experts' bias was balanced in pretraining; moving it would change answers without a gradient."""
+        """The experts' bias was balanced in pretraining; moving it changes answers without a gradient."""
         return {"expert_bias_rate": 0.0, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -92,11 +92,11 @@ class Grpo(StageConfig):
         answers, parts = self.rollout.prompts * self.rollout.group, self.algorithm.mini_batches
         if answers % parts:
             raise ValueError(
-                f"rollout.prompts {self.rollout.prompts} x rollout.group {self.rollout.group} = {answers} answers "
-                f"cannot be cut into algorithm.mini_batches = {parts} equal parts"
+                f"rollout.prompts {self.rollout.prompts} x rollout.group {self.rollout.group} = {answers} "
+                f"answers cannot be cut into algorithm.mini_batches = {parts} equal parts"
             )
         if not self.rewards.accuracy and not self.rewards.format:
-            raise ValueError("rewards: one of accuracy and format must be above 0, or there is nothing to learn")
+            raise ValueError("rewards: accuracy or format must be above 0, or there is nothing to learn")
         return self
 
 

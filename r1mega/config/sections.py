@@ -83,13 +83,11 @@ FILE_TASKS = ("gsm8k", "math", "kk")
 class TaskShare(Section):
     """One task of a mixture."""
 
-    kind: Literal[
-        "sums", "countdown", "toy_countdown", "logic", "toy_logic", "gsm8k", "math", "kk"
-    ] = Field(
+    kind: Literal["sums", "countdown", "toy_countdown", "logic", "toy_logic", "gsm8k", "math", "kk"] = Field(
         description="what is asked; gsm8k, math and kk read a .jsonl file, the others are generated"
     )
     weight: PositiveFloat = Field(
-        default=1.0, description="against the other weights (R1: math 26K, code 17K, STEM 22K, logic 15K prompts)"
+        default=1.0, description="against the others (R1: math 26K, code 17K, STEM 22K, logic 15K prompts)"
     )
     template: str = Field(
         default="r1_zero", description="r1_zero (as published), toy, plain, or a text with {prompt} in it"
@@ -174,7 +172,7 @@ class Data(Section):
             raise ValueError("kind 'tasks' needs a table data.tasks.NAME for each task of the mixture")
         for name, task in (self.tasks or {}).items():
             if task.kind in FILE_TASKS and (task.path or self.path) is None:
-                raise ValueError(f"task '{name}' reads a file: say data.path=FILE or data.tasks.{name}.path=FILE")
+                raise ValueError(f"task '{name}' needs a file: data.path=FILE or data.tasks.{name}.path=FILE")
         foreign = sorted(
             key for key, kinds in self.only_for.items() if self.kind not in kinds and self._has_own(key)
         )

@@ -42,7 +42,8 @@ def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> 
     if spec.mtp_layers:
         raise UserError(
             f"the config declares {spec.mtp_layers} multi-token-prediction layer(s) "
-            "(num_nextn_predict_layers), which are not built yet: use a checkpoint without them and num_nextn_predict_layers 0"
+            "(num_nextn_predict_layers), which are not built yet: use a checkpoint without them and say "
+            "num_nextn_predict_layers 0"
         )
     model_parallel_cuda_manual_seed(seed)
     config = transformer_config(spec, mesh, dtype)

@@ -1,6 +1,6 @@
 """The rollouts of a step, read from disk and shown so that a person can judge them.
 
-    <stage>/rollouts/step_000012.jsonl.gz   one object an answer
+<stage>/rollouts/step_000012.jsonl.gz   one object an answer
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def show(rows: Sequence[Row], step: int, console: Console) -> None:
 
 
 def _prompts(rows: Sequence[Row]) -> Table:
-    table = Table("prompt", "gold", "right", "reward", "tokens", title="prompts, hardest first", title_justify="left")
+    table = Table(
+        "prompt", "gold", "right", "reward", "tokens", title="prompts, hardest first", title_justify="left"
+    )
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["prompt_id"], []).append(row)
@@ -92,8 +94,11 @@ def _prompts(rows: Sequence[Row]) -> Table:
 
 def _answer(title: str, row: Row) -> Panel:
     parts = ", ".join(f"{name} {value:g}" for name, value in row["parts"].items())
-    head = f"{title}: reward {row['reward']:g} ({parts}); {row['outcome']}, {row['tokens']} tokens, {row['finish']}"
-    body = Group(Text(row["prompt"], style="dim"), Text(row["answer"]), Text(f"gold: {row['gold']}", style="dim"))
+    facts = f"{row['outcome']}, {row['tokens']} tokens, {row['finish']}"
+    head = f"{title}: reward {row['reward']:g} ({parts}); {facts}"
+    body = Group(
+        Text(row["prompt"], style="dim"), Text(row["answer"]), Text(f"gold: {row['gold']}", style="dim")
+    )
     return Panel(body, title=head, title_align="left")
 
 

@@ -6,6 +6,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from r1mega.logs import say
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -24,6 +26,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.asked = True
+        say("stopping after this step; once more to stop at once")
         self._restore()
 
     def __exit__(

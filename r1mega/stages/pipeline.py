@@ -22,13 +22,14 @@ from r1mega.config.section import digest
 from r1mega.files import fingerprint, read_json, write_json, write_text
 from r1mega.logs import say
 from r1mega.parallel import Launch, connect, on_leader
-from r1mega.stages import text
+from r1mega.stages import grpo, text
 from r1mega.stages.base import Context, Stage
 from r1mega.types import Interrupted, UserError
 
 KINDS: dict[str, Stage] = {
     "pretrain": Stage(text.run, version=1),
     "sft": Stage(text.run, version=1),
+    "grpo": Stage(grpo.run, version=1),
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1mega.data.prepare import train_tokenizer
+from r1mega.data.prepare import raw_texts, train_tokenizer
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer
 from r1mega.models.build import DTYPES
 from r1mega.models.families import FAMILIES
@@ -15,6 +15,7 @@ from r1mega.models.init import random_tensors
 from r1mega.models.spec import ModelSpec, load_spec
 from r1mega.models.weights import Reader
 from r1mega.parallel import on_leader
+from r1mega.stages import mixture
 from r1mega.stages.base import Context
 from r1mega.types import UserError
 
@@ -67,7 +68,9 @@ def _tokenizer(ctx: Context, folder: Path | None) -> Tokenizer:
 
 def _train(ctx: Context, file: Path) -> None:
     assert ctx.config.tokenizer.train is not None
-    train_tokenizer(ctx.config.data, ctx.config.tokenizer.train, ctx.run.seed, file)
+    data, seed = ctx.config.data, ctx.run.seed
+    texts = mixture.texts(data, seed) if data.kind == "tasks" else raw_texts(data, seed)
+    train_tokenizer(texts, ctx.config.tokenizer.train, file)
 
 
 def _complete(spec: ModelSpec, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class _Training:
         update = self.policy.update(batches, _loss, denominator=weight, lr=lr)
         if not math.isfinite(update.loss) or not math.isfinite(update.grad_norm):
             raise FloatingPointError(
-                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The checkpoint "
-                "before it is untouched; a lower train.lr or more train.warmup_steps is the usual remedy"
+                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The "
+                "checkpoint before it is untouched; a lower train.lr or more train.warmup_steps usually helps"
             )
         state.step, state.version = state.step + 1, self.policy.version
         state.loss, state.tokens = update.loss, state.tokens + tokens
@@ -170,7 +170,11 @@ class _Training:
         finished = state.step == self.steps
         if stopping or finished or (section.every and state.step % section.every == 0):
             folder = checkpoint.step_folder(self.ctx.checkpoints, state.step)
-            checkpoint.save(self.policy, folder, {"state": asdict(state), "source": self.source.state()})
+            checkpoint.save(
+                self.policy,
+                folder,
+                {"state": asdict(state), "source": self.source.state(), "version": state.version},
+            )
             on_leader(lambda: checkpoint.prune(self.ctx.checkpoints, section.keep))
         if stopping and not finished:
             raise Interrupted(

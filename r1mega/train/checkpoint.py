@@ -6,8 +6,8 @@ A checkpoint is a folder `step_000400/`:
     rng_00000.pt     the random state of each rank; with the optimizer's state only
     loop.json        whatever the stage needs to go on: step, data cursor, ...
     config.json      the Hugging Face config of the model
-    hf/              tokenizer and other small files of the Hugging Face folder it came from, if it was
-    converted COMPLETE         written last: every file with its size, so that a truncated one is named
+    hf/              tokenizer and other small files of the model folder it was converted from, if it was
+    COMPLETE         written last: every file with its size, so that a truncated one is named
 
 It is written under another name, synced and renamed. The format does not depend on the layout that wrote it.
 """
@@ -24,11 +24,14 @@ from typing import Any
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from torch.distributed.checkpoint.api import CheckpointException
 
 from r1mega import device
 from r1mega.files import disk_errors, sync, write_json
 from r1mega.train.complete import MARKER, check, seal
 from r1mega.train.policy import Policy
+
+_REFERENCE = "reference."
 
 
 def save(
@@ -38,11 +41,13 @@ def save(
     *,
     optimizer: bool = True,
     carried: Sequence[Path] = (),
+    reference: Policy | None = None,
 ) -> None:
     """Write one checkpoint, all ranks together. Raises UserError when the disk is full; nothing half is left.
 
     optimizer: with all that training needs to go on; False: weights only.
     carried:   small files to copy into hf/, byte for byte.
+    reference: a second model of the same shape, whose weights are kept too.
     """
     mesh = policy.mesh
     aside = folder.with_name(folder.name + ".partial")
@@ -52,10 +57,13 @@ def save(
                 shutil.rmtree(old, ignore_errors=True)
             (aside / "model").mkdir(parents=True)
         mesh.barrier()
-        state = _sharded_state(policy, optimizer=optimizer, is_loading=False)
+        state = _sharded_state(policy, reference, optimizer=optimizer, is_loading=False)
         # One writer thread a rank: on CPU more only make more small files.
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-        dist_checkpointing.save(state, str(aside / "model"), strategy)
+        try:
+            dist_checkpointing.save(state, str(aside / "model"), strategy)
+        except CheckpointException as error:  # a BaseException, which nobody expects
+            raise RuntimeError(f"the checkpoint {folder} could not be written: {error}") from error
         if optimizer:
             torch.save(device.rng_state(), aside / f"rng_{mesh.at.rank:05d}.pt")
         mesh.barrier()
@@ -72,12 +80,17 @@ def save(
         mesh.barrier()
 
 
-def load(policy: Policy, folder: Path, *, optimizer: bool = True) -> dict[str, Any]:
-    """Restore a policy from a checkpoint and return its loop state. The layout may be another one."""
+def load(
+    policy: Policy, folder: Path, *, optimizer: bool = True, reference: Policy | None = None
+) -> dict[str, Any]:
+    """Restore a policy (and a reference) from a checkpoint; returns its loop state. Any layout will do."""
     check(folder)
-    state = _sharded_state(policy, optimizer=optimizer, is_loading=True)
+    state = _sharded_state(policy, reference, optimizer=optimizer, is_loading=True)
     loaded = dist_checkpointing.load(state, str(folder / "model"))
     policy.model.load_state_dict(loaded["model"], strict=False)
+    if reference is not None:
+        theirs = {name.removeprefix(_REFERENCE): value for name, value in loaded["reference"].items()}
+        reference.model.load_state_dict(theirs, strict=False)
     if optimizer and policy.optimizer is not None:
         with device.literal_cuda_means_here():
             policy.optimizer.load_state_dict(loaded["optimizer"])
@@ -117,12 +130,16 @@ def newest(folder: Path) -> Path | None:
     return step_folder(folder, steps[-1]) if steps else None
 
 
-def _sharded_state(policy: Policy, *, optimizer: bool, is_loading: bool) -> dict[str, Any]:
+def _sharded_state(
+    policy: Policy, reference: Policy | None = None, *, optimizer: bool, is_loading: bool
+) -> dict[str, Any]:
     # Without `chained_optim_avoid_prefix` the keys of a mixture of experts depend on the layout that wrote
     # them.
     metadata = {"chained_optim_avoid_prefix": True, "dp_cp_group": policy.mesh.data_group}
     model = policy.model.sharded_state_dict(metadata=metadata)
     state: dict[str, Any] = {"model": model}
+    if reference is not None:
+        state["reference"] = reference.model.sharded_state_dict(prefix=_REFERENCE, metadata=metadata)
     if optimizer and policy.optimizer is not None:
         with device.literal_cuda_means_here():
             state["optimizer"] = policy.optimizer.sharded_state_dict(

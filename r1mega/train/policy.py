@@ -24,6 +24,7 @@ from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from r1mega import device
 from r1mega.algo.loss import LossParts
 from r1mega.config.sections import Train
+from r1mega.models import weights
 from r1mega.models.build import DTYPES, build
 from r1mega.models.spec import ModelSpec
 from r1mega.parallel import Mesh
@@ -58,6 +59,8 @@ class Policy:
         self.spec, self.mesh, self.train = spec, mesh, train
         self.model = build(spec, mesh, dtype=DTYPES[dtype], seed=seed)
         self.config = self.model.config
+        self.temperature = 1.0
+        """Log-probabilities are those of logits / temperature, the distribution answers are drawn from."""
         self.version = 0
         """How many updates the weights have seen; travels with every weight sync."""
         self._ddp: DistributedDataParallel | None = None
@@ -115,8 +118,32 @@ class Policy:
             self._run(self.model, batches, loss_function, forward_only=True)
         return Update(**self._reduced(denominator))
 
+    def logprobs(self, batches: Sequence[MicroBatch]) -> list[torch.Tensor]:
+        """float32 [T] for each micro-batch: the log-probability of every target, without gradients.
+
+        On the last pipeline stage; the others, which compute no loss, get zeros.
+        """
+        kept: list[torch.Tensor] = []
+
+        def keep(logp_T: torch.Tensor, _: MicroBatch) -> LossParts:
+            kept.append(logp_T)
+            return LossParts(sum=logp_T.new_zeros(()))
+
+        self.model.eval()
+        with torch.no_grad():
+            self._run(self.model, batches, keep, forward_only=True)
+        return kept or [torch.zeros_like(batch.weights_T) for batch in batches]
+
+    @torch.no_grad()
+    def copy_weights(self, other: Policy) -> None:
+        """Take over another policy's weights: how a reference follows its policy."""
+        theirs = weights.tensors(other.model)
+        for name, tensor in weights.tensors(self.model).items():
+            tensor.copy_(theirs[name])
+        self.version = other.version
+
     def logits(self, batch: MicroBatch) -> torch.Tensor:
-        """[T, V] logits of one micro-batch on the last pipeline stage, TP shards gathered: for parity tests."""
+        """[T, V] logits of a micro-batch on the last pipeline stage, TP shards gathered: for tests."""
         from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
         kept: list[torch.Tensor] = []
@@ -176,10 +203,11 @@ class Policy:
         self._sums = sums
 
     def _logp(self, logits_TV: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
-        """float32 [T]: log-probability of each target; logits may be this TP rank's part of the vocabulary."""
+        """float32 [T]: log-probability of each target; the logits may be a TP rank's part."""
+        scaled = logits_TV.float() / self.temperature if self.temperature != 1.0 else logits_TV.float()
         if self.mesh.layout.tp == 1:
-            return -F.cross_entropy(logits_TV.float(), targets_T, reduction="none")
-        return -vocab_parallel_cross_entropy(logits_TV, targets_T)
+            return -F.cross_entropy(scaled, targets_T, reduction="none")
+        return -vocab_parallel_cross_entropy(scaled, targets_T)
 
     def _reduced(self, denominator: float) -> dict[str, Any]:
         """The last run's sums over the whole job, the same on every rank.

@@ -16,14 +16,11 @@ from r1mega.logs import read_metrics
 from tests.ranks import _end, _start, _warm_up, run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = {"seconds", "tokens_per_second"}
+PHASES = ("sync", "generate", "batch", "logprobs", "train", "evaluate")
+TIMES = {"seconds", "tokens_per_second", *(f"seconds_{phase}" for phase in PHASES)}
 
 
-def config_file(folder: Path, **changes: Any) -> Path:
-    """A run of seconds: a tiny V3-shaped model on a small toy corpus."""
-    text = f"""
-name = "tiny"
-base = "{ROOT / "configs/toy/pretrain_v3.toml"}"
+_TINY = """
 [model.config]
 hidden_size = 32
 intermediate_size = 48
@@ -32,20 +29,45 @@ q_lora_rank = 16
 kv_lora_rank = 16
 [tokenizer.train]
 documents = 500
-[data]
+[stages.base.data]
 documents = 600
-[train]
+[stages.base.train]
 steps = 8
 batch_size = 8
 warmup_steps = 2
-[eval]
+[stages.base.eval]
 every = 4
 samples = 16
-[checkpoint]
+[stages.base.checkpoint]
 every = 2
 """
+_TINY_RL = """
+[stages.r1_zero.rollout]
+prompts = 4
+group = 4
+max_tokens = 12
+kv_cache_gb = 0.05
+[stages.r1_zero.train]
+steps = 4
+warmup_steps = 1
+[stages.r1_zero.algorithm]
+reference_every = 3
+[stages.r1_zero.eval]
+every = 2
+samples = 4
+[stages.r1_zero.gate]
+prompts = 2
+samples = 2
+[stages.r1_zero.checkpoint]
+every = 1
+"""
+
+
+def config_file(folder: Path, *, rl: bool = False) -> Path:
+    """A run of seconds: a tiny V3-shaped model on a small toy corpus, and a few GRPO steps on it."""
+    base = ROOT / "configs" / "toy" / ("r1_zero.toml" if rl else "pretrain_v3.toml")
     path = folder / "tiny.toml"
-    path.write_text(text)
+    path.write_text(f'name = "tiny"\nbase = "{base}"\n{_TINY}{_TINY_RL if rl else ""}')
     return path
 
 

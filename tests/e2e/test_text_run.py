@@ -122,9 +122,13 @@ def test_a_done_stage_is_skipped_and_another_config_is_not_mixed_in(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     config, out = config_file(tmp_path), tmp_path / "out"
-    first = run(config, out, 1, "layout.ep=1", "train.steps=3", "train.warmup_steps=1")
-    again = run(config, out, 1, "layout.ep=1", "train.steps=3", "train.warmup_steps=1")
+    first = run(
+        config, out, 1, "layout.ep=1", "stages.base.train.steps=3", "stages.base.train.warmup_steps=1"
+    )
+    again = run(
+        config, out, 1, "layout.ep=1", "stages.base.train.steps=3", "stages.base.train.warmup_steps=1"
+    )
     assert again["stages"] == first["stages"]
-    run(config, out, 1, "layout.ep=1", "train.steps=4", "train.warmup_steps=1")
+    run(config, out, 1, "layout.ep=1", "stages.base.train.steps=4", "stages.base.train.warmup_steps=1")
     assert outcome(out)["stages"][0]["metrics"]["steps"] == 4
     assert (out / "01-base.old1" / "DONE.json").exists()

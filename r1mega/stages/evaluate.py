@@ -1,0 +1,84 @@
+"""How good the policy is on held-out prompts, and whether a base can learn at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from r1mega.config.rl import Gate
+from r1mega.data.tokenizers import Tokenizer
+from r1mega.logs import say
+from r1mega.stages.collect import Group
+from r1mega.types import Prompt, Sampling, UserError
+
+Ask = Callable[[Sequence[Prompt], int, Sampling], list[Group]]
+"""(prompts, answers to each, sampling) -> graded groups; all ranks together."""
+
+
+def summary(groups: Sequence[Group]) -> dict[str, float]:
+    """Means over all answers.
+
+    accuracy is pass@1: the mean over the samples of each prompt, then over prompts.
+    """
+    completions = [c for group in groups for c in group.completions]
+    scores = [s for group in groups for s in group.scores]
+    return {
+        "accuracy": fmean(s.parts["accuracy"] for s in scores),
+        "accuracy_without_tags": fmean(s.parts["accuracy_without_tags"] for s in scores),
+        "format": fmean(s.parts["format"] for s in scores),
+        "length": fmean(len(c.token_ids) for c in completions),
+        "truncated": fmean(c.finish == "length" for c in completions),
+        "unparseable": fmean(s.outcome == "unparseable" for s in scores),
+    }
+
+
+def evaluate(ask: Ask, prompts: Sequence[Prompt], samples: int, sampling: Sampling) -> dict[str, float]:
+    """`summary` of sampled answers, and the greedy accuracy."""
+    sampled = summary(ask(prompts, samples, sampling))
+    greedy = summary(ask(prompts, 1, replace(sampling, temperature=0.0)))
+    return sampled | {"greedy": greedy["accuracy"]}
+
+
+def gate(
+    ask: Ask, prompts: Sequence[Prompt], tokenizer: Tokenizer, section: Gate, sampling: Sampling
+) -> dict[str, float]:
+    """Measure a base before RL and say, or refuse, when it cannot learn.
+
+    pass@1: a reward must come now and then. pass@k: most prompts must have a right answer among their
+    siblings, or their groups teach nothing. forced chain of thought: how good the base is when it is made to
+    think; it tells what there is to be gained. Raises UserError when the base fails and the
+    section says "stop".
+    """
+    groups = ask(prompts, section.samples, sampling)
+    forced = [_forced(prompt, tokenizer) for prompt in prompts]
+    measured = {
+        "pass_at_1": summary(groups)["accuracy"],
+        "pass_at_k": fmean(group.correct > 0 for group in groups),
+        "forced_chain": summary(ask(forced, 1, sampling))["accuracy_without_tags"],
+    }
+    said = f"pass@1 {measured['pass_at_1']:.3f}, pass@{section.samples} {measured['pass_at_k']:.3f}, "
+    said += f"forced chain of thought {measured['forced_chain']:.3f}"
+    wanted = f"pass@1 {section.pass_at_1} and pass@{section.samples} {section.pass_at_k}"
+    if measured["pass_at_1"] >= section.pass_at_1 and measured["pass_at_k"] >= section.pass_at_k:
+        say(f"gate: {said}: this base can learn")
+        return measured
+    problem = (
+        f"gate: {said}. At least {wanted} are wanted: a base that hardly ever scores gives groups of equal "
+        "rewards, from which nothing is learned. Use a better base or easier prompts"
+    )
+    if section.action == "stop":
+        raise UserError(f"{problem}, or say gate.action=warn to go on nevertheless")
+    say(f"warning: {problem}")
+    return measured
+
+
+def _forced(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
+    """The same prompt with its think block opened."""
+    opening = " <think>"
+    return replace(
+        prompt,
+        id=f"{prompt.id}/forced",
+        text=prompt.text + opening,
+        token_ids=(*prompt.token_ids, *tokenizer.encode(opening)),
+    )
