@@ -180,12 +180,21 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
         if config.nproc > 1:
             only = ["--stage", options.stage] if options.stage else []
             ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides, *only]
-            return launch(config.nproc, ranks, threads=config.threads)
+            return finished(launch(config.nproc, ranks, threads=config.threads), config)
         os.environ["OMP_NUM_THREADS"] = str(config.threads or cpu_threads(1))  # read when torch is imported
     from r1mega.stages import pipeline
 
     pipeline.run(config, only_stage=options.stage)
-    return Outcome(0)
+    return Outcome(0) if is_rank else finished(Outcome(0), config)
+
+
+def finished(outcome: Outcome, config: RunConfig) -> Outcome:
+    """After a run that came to its end: what it did and where to look."""
+    if outcome.code == 0:
+        from r1mega.report.status import describe_end
+
+        print(f"\n{describe_end(config.out)}")
+    return outcome
 
 
 def refuse_layouts(config: RunConfig, ranks: int) -> None:

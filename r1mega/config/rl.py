@@ -23,7 +23,7 @@ class Rollout(Section):
     top_k: int = Field(default=0, description="must be 0 (off), for the same reason")
     engines: Literal["per_rank", "per_replica"] = Field(
         default="per_rank",
-        description="per_rank: one vLLM engine a rank; per_replica: one, tensor parallel over a model replica",
+        description="per_rank: one vLLM engine a rank; per_replica: one over the ranks of a model replica",
     )
     kv_cache_gb: PositiveFloat = Field(default=1.0, description="GiB of vLLM's key-value cache, an engine")
     max_sequences: PositiveInt = Field(
@@ -34,8 +34,8 @@ class Rollout(Section):
     def _whole_distribution(self) -> Self:
         if self.top_p != 1.0 or self.top_k != 0:
             raise ValueError(
-                f"top_p {self.top_p} and top_k {self.top_k}: only top_p 1 and top_k 0 are allowed while learning, "
-                "since log-probabilities of a cut distribution are not the policy's"
+                f"top_p {self.top_p} and top_k {self.top_k}: only top_p 1 and top_k 0 are allowed while "
+                "learning, since log-probabilities of a cut distribution are not the policy's"
             )
         return self
 

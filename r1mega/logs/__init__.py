@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 from r1mega.config.sections import Log as LogSettings
 from r1mega.logs.metrics import MetricsWriter, plain, read_metrics
 from r1mega.logs.sinks import TensorBoardSink, WandbSink
-from r1mega.logs.view import make_view
+from r1mega.logs.view import LiveView, make_view
 
 __all__ = ["Log", "MetricsWriter", "Sink", "is_rank0", "open_log", "read_metrics", "say"]
 
@@ -49,6 +49,12 @@ class Log:
         values = {name: plain(value) for name, value in metrics.items()}
         for sink in self._sinks:
             sink.log(step, values)
+
+    def phase(self, name: str) -> None:
+        """What is going on now; shown by a live view."""
+        for sink in self._sinks:
+            if isinstance(sink, LiveView):
+                sink.phase(name)
 
     def close(self) -> None:
         with ExitStack() as stack:  # each is closed, also when another one fails to

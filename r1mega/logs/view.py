@@ -122,10 +122,11 @@ class LiveView:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("ETA {task.fields[eta]}"),
+            TextColumn("[dim]{task.fields[phase]}"),
             expand=True,
         )
-        self._task = self._bar.add_task(title, total=total, completed=start, eta="-:--")
-        self._numbers = Text("starting", style="cyan", no_wrap=True, overflow="ellipsis")
+        self._task = self._bar.add_task(title, total=total, completed=start, eta="-:--", phase="")
+        self._numbers = Text("starting", style="cyan")
         self._pace = Pace(total)
         self._held_out: dict[str, Any] = {}
         # Two frames a second: on two cores a busier picture costs training time.
@@ -136,6 +137,9 @@ class LiveView:
         self._held_out |= {name: metrics[name] for name in HELD_OUT if name in metrics}
         self._bar.update(self._task, completed=step, eta=clock_time(self._pace.eta(step)))
         self._numbers.plain = summary({**self._held_out, **metrics})
+
+    def phase(self, name: str) -> None:
+        self._bar.update(self._task, phase=name)
 
     def close(self) -> None:
         self._live.stop()

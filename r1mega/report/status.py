@@ -14,6 +14,14 @@ from r1mega.logs.view import clock_time, is_number, summary
 from r1mega.types import UserError
 
 LAST = 50  # records from which the pace is taken
+SHOWN_CHANGES = {
+    "held_out_loss": "held-out loss",
+    "accuracy": "accuracy",
+    "accuracy_without_tags": "without tags",
+    "greedy": "greedy",
+    "format": "format",
+    "length": "tokens",
+}
 
 
 def describe_run(run: Path) -> str:
@@ -30,10 +38,18 @@ def describe_run(run: Path) -> str:
     return "\n".join(lines)
 
 
+def describe_end(run: Path) -> str:
+    """What a finished run says: its stages, and where to look next."""
+    pictures = sorted(run.glob("[0-9][0-9]-*/plots/*.png"))
+    models = sorted(path.parent for path in run.glob("[0-9][0-9]-*/DONE.json"))
+    lines = [describe_run(run), *(f"curves: {path}" for path in pictures)]
+    return "\n".join([*lines, *(f"model:  {room / 'model'}" for room in models[-1:])])
+
+
 def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
     parts = [room.name, stage["kind"], stage["status"]]
     if stage["status"] == "done":
-        return "  ".join([*parts, clock_time(stage["seconds"]), summary(stage["metrics"])]).rstrip()
+        return "  ".join([*parts, clock_time(stage["seconds"]), *changes(stage["metrics"])])
     records = read_metrics(room / "metrics.jsonl")
     if not records:
         return "  ".join(parts)
@@ -46,6 +62,17 @@ def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
         age = time.time() - (room / "metrics.jsonl").stat().st_mtime
         parts.append(f"(last step {clock_time(max(0.0, age))} ago)")  # long ago: it was killed, or it hangs
     return "  ".join(parts)
+
+
+def changes(metrics: Mapping[str, Any]) -> list[str]:
+    """What the stage changed: `accuracy 0.324 -> 0.820`, for each figure that has a before and an after."""
+    pairs = {name.removesuffix("_before"): name for name in metrics if name.endswith("_before")}
+    found = []
+    for name, before in pairs.items():
+        after = metrics.get(f"{name}_after", metrics.get(name))
+        if name in SHOWN_CHANGES and is_number(after) and is_number(metrics[before]):
+            found.append(f"{SHOWN_CHANGES[name]} {metrics[before]:.3f} -> {after:.3f}")
+    return found
 
 
 def seconds_left(records: Sequence[Mapping[str, Any]], total: int | None) -> float | None:

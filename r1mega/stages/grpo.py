@@ -130,12 +130,14 @@ class _Training:
         self.steps = config.train.steps
         self.state = _State()
         self.seconds: dict[str, float] = {}
+        self.log = Log(())
 
     def run(self) -> Metrics:
         """All steps that are not done yet."""
         self._resume()
         state, steps = self.state, self.steps
         with self._open_log() as log, StopRequest() as stop:
+            self.log = log
             if not state.before:
                 self._push()
                 self._gate()
@@ -156,6 +158,7 @@ class _Training:
         drift_of_probe = self._push()
         with self._phase("generate"):
             groups = self._ask(self.prompts.take(rollout.prompts), rollout.group, self.sampling)
+        self._show(groups[0])
         with self._phase("batch"):
             on_leader(lambda: write_rollouts(self.ctx.room, state.step + 1, groups))
             items = experiences(groups, std=algorithm.normalise_std)
@@ -198,7 +201,7 @@ class _Training:
         if not math.isfinite(update.loss) or not math.isfinite(update.grad_norm):
             raise FloatingPointError(
                 f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The "
-                "checkpoint before it is untouched; a lower train.lr or more algorithm.kl_weight is the usual remedy"
+                "checkpoint before it is untouched; a lower train.lr or more algorithm.kl_weight usually helps"
             )
         state.updates += 1
         if algorithm.reference_every and state.updates % algorithm.reference_every == 0:
@@ -245,11 +248,21 @@ class _Training:
             "clipped": fmean(update.sums["clipped"] for update in updates),
             "grad_norm": fmean(update.grad_norm for update in updates),
             "lr": updates[-1].sums["lr"],
+            "skipped_prompts": sum(self.prompts.skipped.values()),
             "mixed_groups": fmean(len({s.total for s in group.scores}) > 1 for group in groups),
             "tokens": tokens,
             "tokens_per_second": round(tokens / spent, 1),
             "seconds": round(spent, 3),
         }
+
+    def _show(self, group: Group) -> None:
+        """A sample answer now and then: with the first step and with each evaluation."""
+        step, every = self.state.step + 1, self.config.eval.every
+        if step == 1 or (every and step % every == 0):
+            answer, score = group.completions[0], group.scores[0]
+            text = " ".join(answer.text.split())
+            say(f"step {step}: {group.prompt.text}{'' if text[:1].isspace() else ' '}{text[:300]}")
+            say(f"        gold {group.prompt.answer}; {score.outcome}, reward {score.total:g}")
 
     def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Group]:
         return collect(
@@ -352,6 +365,7 @@ class _Training:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
+        self.log.phase(name)
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
