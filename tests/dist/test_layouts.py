@@ -126,7 +126,7 @@ def reference_of(kind: str) -> dict[str, Any]:
     return _REFERENCES[kind]
 
 
-SINGLE = [(kind, 1, {}) for kind in tiny.CONFIGS]
+SINGLE: list[tuple[str, int, dict[str, int]]] = [(kind, 1, {}) for kind in tiny.CONFIGS]
 LAYOUTS = [
     ("qwen2_tied", 2, {}),
     ("qwen2_tied", 2, {"tp": 2}),
