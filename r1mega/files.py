@@ -97,7 +97,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        # What libraries make of it: the second is torch's zip writer, whose file came out shorter than written.
+        # What libraries make of it; the second is torch's zip writer, whose file came out too short.
         if any(text in str(error) for text in ("No space left", "unexpected pos")):
             return True
         # torch.distributed.checkpoint keeps each rank's own error here: {rank: (error, stack)}.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r1mega.config.schema import RunConfig, StageConfig
+from r1mega.parallel import Launch, Layout
 
 Metrics = dict[str, float | int | str]
 
@@ -31,6 +32,11 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         return self.room / "checkpoints"
+
+    @property
+    def layout(self) -> Layout:
+        """How this job's ranks are divided for this stage. Raises UserError where they cannot be."""
+        return Layout.of(Launch.from_env().world, **self.config.layout.model_dump())
 
     @property
     def data(self) -> Path:

@@ -7,7 +7,6 @@ x G samples, T positions of a micro-batch.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from r1mega.algo.policy_loss import grpo
 from r1mega.config.schema import Grpo
 from r1mega.logs import Log, open_log, say
 from r1mega.models import weights
-from r1mega.parallel import Launch, Layout, Mesh, on_leader
+from r1mega.parallel import Layout, Mesh, on_leader
 from r1mega.report.plots import plot_curves
 from r1mega.rewards import Rubric
 from r1mega.rollout.options import EngineOptions
@@ -55,12 +54,8 @@ EVALUATION_SEED = 2**31 - 1
 def run(ctx: Context) -> Metrics:
     """Raise a policy by its rewards, keeping checkpoints, and export it; returns the stage's metrics."""
     config = _config(ctx)
-    sizes = config.layout
-    layout = Layout.of(
-        Launch.from_env().world, tp=sizes.tp, pp=sizes.pp, ep=sizes.ep, etp=sizes.etp, cp=sizes.cp
-    )
     begin = start(ctx)
-    with Mesh(layout) as mesh:
+    with Mesh(ctx.layout) as mesh:
         policy, reference = (
             Policy(begin.spec, mesh, dtype=config.model.dtype, train=train, seed=ctx.run.seed)
             for train in (config.train, None)
@@ -69,7 +64,7 @@ def run(ctx: Context) -> Metrics:
             weights.load(begin.spec, mesh, each.model, begin.weights)
             each.temperature = config.rollout.temperature
         policy.prepare_to_learn()
-        with VLLMGenerator(begin.spec.hf, begin.tokenizer, _engine_options(config, layout)) as generator:
+        with VLLMGenerator(begin.spec.hf, begin.tokenizer, _engine_options(config, ctx.layout)) as generator:
             training = _Training(ctx, config, begin, policy, reference, generator)
             metrics = training.run()
         export(policy, begin.tokenizer, ctx.model, begin.carry_from)
@@ -198,11 +193,6 @@ class _Training:
             )
 
         update = self.policy.update(batches, loss, denominator=answers, lr=lr)
-        if not math.isfinite(update.loss) or not math.isfinite(update.grad_norm):
-            raise FloatingPointError(
-                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The "
-                "checkpoint before it is untouched; a lower train.lr or more algorithm.kl_weight usually helps"
-            )
         state.updates += 1
         if algorithm.reference_every and state.updates % algorithm.reference_every == 0:
             self.reference.copy_weights(self.policy)

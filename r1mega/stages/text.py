@@ -19,7 +19,7 @@ from r1mega.logs import Log, open_log, say
 from r1mega.models import weights
 from r1mega.models.families import params
 from r1mega.models.spec import ModelSpec
-from r1mega.parallel import Launch, Layout, Mesh, on_leader
+from r1mega.parallel import Mesh, on_leader
 from r1mega.report.plots import plot_curves
 from r1mega.stages.base import Context, Metrics
 from r1mega.stages.export import export
@@ -35,15 +35,11 @@ from r1mega.types import Interrupted, UserError
 def run(ctx: Context) -> Metrics:
     """Train, keeping checkpoints, and export a Hugging Face folder; returns the stage's metrics."""
     config, seed = ctx.config, ctx.run.seed
-    sizes = config.layout
-    layout = Layout.of(
-        Launch.from_env().world, tp=sizes.tp, pp=sizes.pp, ep=sizes.ep, etp=sizes.etp, cp=sizes.cp
-    )
     begin = start(ctx)
     held_out = config.eval.samples
     on_leader(lambda: prepare(config.data, begin.tokenizer, seed, ctx.data, held_out_samples=held_out))
     data = open_prepared(config.data, begin.tokenizer, seed, ctx.data, held_out_samples=held_out)
-    with Mesh(layout) as mesh:
+    with Mesh(ctx.layout) as mesh:
         policy = Policy(
             begin.spec,
             mesh,
@@ -53,7 +49,7 @@ def run(ctx: Context) -> Metrics:
         )
         weights.load(begin.spec, mesh, policy.model, begin.weights)
         policy.prepare_to_learn()
-        say(f"{ctx.name}: {begin.spec.family}, {_parameters(begin.spec):,} parameters, layout: {layout}")
+        say(f"{ctx.name}: {begin.spec.family}, {_parameters(begin.spec):,} parameters, layout: {ctx.layout}")
         metrics = _Training(ctx, policy, data).run()
         export(policy, begin.tokenizer, ctx.model, begin.carry_from)
     if mesh.at.rank == 0:
@@ -114,11 +110,6 @@ class _Training:
         batches, weight, tokens = self._micro_batches(self.data.train, self.source.next())
         lr = learning_rate(train, state.step + 1, self.steps)
         update = self.policy.update(batches, _loss, denominator=weight, lr=lr)
-        if not math.isfinite(update.loss) or not math.isfinite(update.grad_norm):
-            raise FloatingPointError(
-                f"step {state.step + 1}: loss {update.loss}, gradient norm {update.grad_norm}. The "
-                "checkpoint before it is untouched; a lower train.lr or more train.warmup_steps usually helps"
-            )
         state.step, state.version = state.step + 1, self.policy.version
         state.loss, state.tokens = update.loss, state.tokens + tokens
         seconds = time.perf_counter() - started

@@ -5,6 +5,7 @@ T positions of a micro-batch, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class Policy:
         """One optimizer step over this rank's micro-batches. Every rank brings the same number of them.
 
         denominator: what the summed loss is divided by: a global number, the same on all ranks.
+
+        Raises FloatingPointError when loss or gradient are not finite; the weights are lost then.
         """
         assert self._ddp is not None and self.optimizer is not None and self.train is not None
         self.gradients(batches, loss_function, denominator=denominator)
@@ -94,7 +97,13 @@ class Policy:
         with device.literal_cuda_means_here():
             _, grad_norm, _ = self.optimizer.step()
         self.version += 1
-        return Update(**self._reduced(denominator), grad_norm=float(grad_norm))
+        done = Update(**self._reduced(denominator), grad_norm=float(grad_norm))
+        if not math.isfinite(done.loss) or not math.isfinite(done.grad_norm):
+            raise FloatingPointError(
+                f"update {self.version}: loss {done.loss}, gradient norm {done.grad_norm}. The checkpoint "
+                "before it is untouched; a lower train.lr or more train.warmup_steps usually helps"
+            )
+        return done
 
     def gradients(
         self, batches: Sequence[MicroBatch], loss_function: LossFunction, *, denominator: float
