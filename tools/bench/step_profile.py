@@ -2,10 +2,12 @@
 
     python tools/bench/step_profile.py BASE [--steps 12] [--threads 1]
 
-BASE: a base that can learn, such as runs/toy-r1-zero/01-base/model. One rank. A step is the stage's own step, without
-evaluation and checkpoint. Counted for the engines: Megatron-Core's forward, backward and optimizer step; vLLM's
-generation, its scheduler included, and its loading of weights. Everything else is ours: packing, rewards, weight
-gathering, checksums, files, logging. The median step is printed, and what is ours as a share of it.
+BASE: a base that can learn, such as runs/toy-r1-zero/01-base/model. One rank. A step is the stage's own
+      step, without
+evaluation and checkpoint. Counted for the engines: Megatron-Core's forward, backward and optimizer step;
+vLLM's generation, its scheduler included, and its loading of weights. Everything else is ours: packing,
+rewards, weight gathering, checksums, files, logging. The median step is printed, and what is ours as a share
+of it.
 """
 
 from __future__ import annotations
@@ -115,7 +117,7 @@ def main() -> None:
 
 
 def _wrap_loading(clock: Clock, push_module: Any) -> None:
-    """vLLM's part of a sync is what happens inside its loader, less the time our iterator takes to give tensors."""
+    """vLLM's part of a sync: what happens inside its loader, less the time our iterator takes."""
     import r1mega.sync.vllm_fixes as fixes
 
     original = push_module._load
