@@ -56,11 +56,6 @@ def prepare(local_rank: int, local_world: int, threads: int | None) -> None:
     torch.set_num_threads(threads or max(1, cores // local_world))
 
 
-def synchronize() -> None:
-    if on_cuda():
-        torch.cuda.synchronize()
-
-
 def rng_state() -> dict[str, torch.Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if on_cuda():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from r1mega.types import UserError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=6)
+"""How long a rank waits for another, which may tokenise a corpus. Dead ranks are the launcher's to notice."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +191,6 @@ class Mesh:
         return self.at.pp == self.layout.pp - 1
 
     @property
-    def tp_group(self) -> Any:
-        return self._state.get_tensor_model_parallel_group()
-
-    @property
     def data_group(self) -> Any:
         """The ranks that see different data but hold the same dense weights: dp x cp."""
         return self._state.get_data_parallel_group(with_context_parallel=True)
@@ -286,7 +286,7 @@ def connect() -> None:
     here = Launch.from_env()
     try:
         if "MASTER_ADDR" in os.environ and here.world > 1:
-            dist.init_process_group(device.backend(), rank=here.rank, world_size=here.world)
+            dist.init_process_group(device.backend(), rank=here.rank, world_size=here.world, timeout=PATIENCE)
         else:
             dist.init_process_group(device.backend(), store=dist.HashStore(), rank=0, world_size=1)
     except dist.DistNetworkError as error:

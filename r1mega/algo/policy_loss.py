@@ -1,6 +1,6 @@
 """Losses that make good answers likelier. T positions of a micro-batch; all tensors are float [T].
 
-Each position holds finite numbers, those of weight 0 (prompts, padding) too.
+What stands at positions of weight 0 (prompts, padding) does not matter.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def grpo(
         clipped: 1 where the clip stops the gradient; kl: k3 to the reference; ratio: policy / old policy.
     """
     assert clip_low >= 0 and clip_high >= 0, (clip_low, clip_high)
+    # Where nothing counts the values may be anything: an infinite k3 on a prompt, times 0, would be NaN.
+    counts_T = weights_T != 0
+    logp_T, old_T, ref_T = (torch.where(counts_T, each_T, 0.0) for each_T in (logp_T, old_T, ref_T))
     ratio_T = (logp_T - old_T).exp()
     free_T = ratio_T * advantages_T
     bound_T = ratio_T.clamp(1 - clip_low, 1 + clip_high) * advantages_T

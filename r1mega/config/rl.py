@@ -76,7 +76,7 @@ class Gate(Section):
 
     action: Literal["stop", "warn", "off"] = Field(default="warn", description="what happens when it cannot")
     prompts: PositiveInt = Field(default=64, description="held-out prompts")
-    samples: PositiveInt = Field(default=16, description="answers to each")
+    samples: PositiveInt | None = Field(default=None, description="answers to each; none = rollout.group")
     pass_at_1: float = Field(default=0.01, ge=0, le=1, description="least mean accuracy")
     pass_at_k: float = Field(
         default=0.1, ge=0, le=1, description="least share of prompts with a right answer"

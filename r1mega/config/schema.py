@@ -95,6 +95,13 @@ class Grpo(StageConfig):
                 f"rollout.prompts {self.rollout.prompts} x rollout.group {self.rollout.group} = {answers} "
                 f"answers cannot be cut into algorithm.mini_batches = {parts} equal parts"
             )
+        longest = self.data.max_prompt + self.rollout.max_tokens
+        if longest > self.train.micro_batch_tokens:
+            raise ValueError(
+                f"data.max_prompt {self.data.max_prompt} + rollout.max_tokens {self.rollout.max_tokens} "
+                f"tokens do not fit train.micro_batch_tokens {self.train.micro_batch_tokens}: "
+                f"raise it to {longest}"
+            )
         if not self.rewards.accuracy and not self.rewards.format:
             raise ValueError("rewards: accuracy or format must be above 0, or there is nothing to learn")
         return self
@@ -151,6 +158,12 @@ class RunConfig(Section):
 def stage_room(run: Path, number: int, name: str) -> Path:
     """A stage's folder in the run's: its number from 01, and its name."""
     return run / f"{number:02d}-{name}"
+
+
+def stage_rooms(run: Path) -> list[Path]:
+    """The folders of a run's stages, in order; not those a changed config has set aside (NN-name.oldK)."""
+    rooms = sorted(path for path in run.glob("[0-9][0-9]-*") if path.is_dir())
+    return [room for room in rooms if not re.search(r"\.old\d+$", room.name)]
 
 
 def folder_name(value: str) -> str:

@@ -186,7 +186,7 @@ class Train(Section):
 
     rivals: ClassVar = (("steps", "epochs"),)
 
-    steps: PositiveInt | None = Field(default=None, description="optimizer steps")
+    steps: PositiveInt | None = Field(default=None, description="optimizer steps; of grpo: rollouts")
     epochs: PositiveFloat | None = Field(
         default=None, description="passes over the data, instead of steps (R1's SFT: 2-3)"
     )
@@ -205,7 +205,7 @@ class Train(Section):
         default_factory=lambda values: values["lr"] / 10,
         description="learning rate at the end, absolute; default lr / 10 (R1's SFT: 5e-6)",
     )
-    warmup_steps: int = Field(default=0, ge=0, description="steps of linear rise to lr")
+    warmup_steps: int = Field(default=0, ge=0, description="optimizer steps of linear rise to lr")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="from lr to min_lr (R1: cosine)"
     )

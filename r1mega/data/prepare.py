@@ -18,7 +18,7 @@ from r1mega.data.source import split
 from r1mega.data.store import TokenStore, build_store, open_store
 from r1mega.data.text import Pair, read_pairs, read_texts
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer, train_sentencepiece
-from r1mega.files import fingerprint, write_text
+from r1mega.files import fingerprint, write_json
 from r1mega.logs import say
 from r1mega.types import Sample, UserError
 
@@ -70,7 +70,7 @@ def prepare(data: Data, tokenizer: Tokenizer, seed: int, folder: Path, *, held_o
             vocab_size=tokenizer.vocab_size,
             progress=_progress(f"tokenising {name}"),
         )
-        write_text(folder / f"{name}.json", f"{asdict(report)}\n")
+        write_json(folder / f"{name}.json", asdict(report))
         dropped = f", {report.too_long} too long and {report.empty} empty dropped" if report.dropped else ""
         say(f"{name}: {len(store):,} sequences, {report.tokens:,} tokens{dropped}")
 

@@ -122,9 +122,10 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
     # gloo cannot do the uneven all-to-all of expert tensor parallelism; the other dispatcher needs equal
     # lengths.
     dispatcher = "alltoall" if layout.etp == 1 or device.on_cuda() else "allgather"
-    if dispatcher == "allgather" and layout.pp > 1:
+    if dispatcher == "allgather" and (layout.pp > 1 or layout.ep * layout.etp != layout.tp):
         raise UserError(
-            f"on CPU, etp {layout.etp} does not go with pp {layout.pp}: use etp 1 with ep, or pp 1"
+            f"on CPU, etp {layout.etp} needs pp 1 and ep x etp equal to tp, so that ranks that share experts "
+            f"have the same tokens; this is {layout}: use etp 1 with ep"
         )
     shared |= _moe_fields(spec, dispatcher)
     if spec.mla is None:

@@ -18,6 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from r1mega.config.schema import stage_rooms
 from r1mega.types import UserError
 
 Row = dict[str, Any]
@@ -48,7 +49,7 @@ def read_rollouts(room: Path, step: int) -> list[Row]:
 
 def find_room(run: Path) -> Path:
     """The last stage of a run that has rollouts; or the folder itself, if it is such a stage's."""
-    rooms = [run, *sorted(run.glob("[0-9][0-9]-*"))]
+    rooms = [run, *stage_rooms(run)]
     found = [room for room in rooms if steps_with_rollouts(room)]
     if not found:
         raise UserError(f"{run} has no rollouts: give the folder of a run whose grpo stage has done a step")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1mega.config.schema import RunConfig, stage_room
+from r1mega.config.schema import Grpo, RunConfig, stage_room, stage_rooms
 from r1mega.files import read_json
 from r1mega.logs.metrics import read_metrics
 from r1mega.logs.view import clock_time, is_number, summary
@@ -40,10 +40,10 @@ def describe_run(run: Path) -> str:
 
 def describe_end(run: Path) -> str:
     """What a finished run says: its stages, and where to look next."""
-    pictures = sorted(run.glob("[0-9][0-9]-*/plots/*.png"))
-    models = sorted(path.parent for path in run.glob("[0-9][0-9]-*/DONE.json"))
+    done = [room for room in stage_rooms(run) if (room / "DONE.json").is_file()]
+    pictures = [picture for room in done for picture in sorted((room / "plots").glob("*.png"))]
     lines = [describe_run(run), *(f"curves: {path}" for path in pictures)]
-    return "\n".join([*lines, *(f"model:  {room / 'model'}" for room in models[-1:])])
+    return "\n".join([*lines, *(f"model:  {room / 'model'}" for room in done[-1:])])
 
 
 def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
@@ -93,8 +93,11 @@ def describe_plan(config: RunConfig) -> str:
         model, train = stage.model, stage.train
         start = model.path or (f"stage {model.from_stage}" if model.from_stage else "random weights")
         length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
+        batch = f"{train.batch_size} sequences"
+        if isinstance(stage, Grpo):
+            batch = f"{stage.rollout.prompts} prompts x {stage.rollout.group} answers"
         lines.append(
             f"  {room.name}  {stage.kind}  {state}: {start}, {stage.data.path or stage.data.kind}, "
-            f"{length} of {train.batch_size} sequences"
+            f"{length} of {batch}"
         )
     return "\n".join(lines)

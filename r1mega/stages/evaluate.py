@@ -12,6 +12,8 @@ from r1mega.logs import say
 from r1mega.stages.collect import Group
 from r1mega.types import Prompt, Sampling, UserError
 
+OPENING = " <think>"
+
 Ask = Callable[[Sequence[Prompt], int, Sampling], list[Group]]
 """(prompts, answers to each, sampling) -> graded groups; all ranks together."""
 
@@ -41,7 +43,12 @@ def evaluate(ask: Ask, prompts: Sequence[Prompt], samples: int, sampling: Sampli
 
 
 def gate(
-    ask: Ask, prompts: Sequence[Prompt], tokenizer: Tokenizer, section: Gate, sampling: Sampling
+    ask: Ask,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    section: Gate,
+    samples: int,
+    sampling: Sampling,
 ) -> dict[str, float]:
     """Measure a base before RL and say, or refuse, when it cannot learn.
 
@@ -50,16 +57,18 @@ def gate(
     think; it tells what there is to be gained. Raises UserError when the base fails and the
     section says "stop".
     """
-    groups = ask(prompts, section.samples, sampling)
-    forced = [_forced(prompt, tokenizer) for prompt in prompts]
+    groups = ask(prompts, samples, sampling)
+    opening = tokenizer.encode(OPENING)
+    forced = [_forced(prompt, opening) for prompt in prompts]
+    shorter = replace(sampling, max_tokens=max(1, sampling.max_tokens - len(opening)))
     measured = {
         "pass_at_1": summary(groups)["accuracy"],
         "pass_at_k": fmean(group.correct > 0 for group in groups),
-        "forced_chain": summary(ask(forced, 1, sampling))["accuracy_without_tags"],
+        "forced_chain": summary(ask(forced, 1, shorter))["accuracy_without_tags"],
     }
-    said = f"pass@1 {measured['pass_at_1']:.3f}, pass@{section.samples} {measured['pass_at_k']:.3f}, "
+    said = f"pass@1 {measured['pass_at_1']:.3f}, pass@{samples} {measured['pass_at_k']:.3f}, "
     said += f"forced chain of thought {measured['forced_chain']:.3f}"
-    wanted = f"pass@1 {section.pass_at_1} and pass@{section.samples} {section.pass_at_k}"
+    wanted = f"pass@1 {section.pass_at_1} and pass@{samples} {section.pass_at_k}"
     if measured["pass_at_1"] >= section.pass_at_1 and measured["pass_at_k"] >= section.pass_at_k:
         say(f"gate: {said}: this base can learn")
         return measured
@@ -73,12 +82,11 @@ def gate(
     return measured
 
 
-def _forced(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
+def _forced(prompt: Prompt, opening: Sequence[int]) -> Prompt:
     """The same prompt with its think block opened."""
-    opening = " <think>"
     return replace(
         prompt,
         id=f"{prompt.id}/forced",
-        text=prompt.text + opening,
-        token_ids=(*prompt.token_ids, *tokenizer.encode(opening)),
+        text=prompt.text + OPENING,
+        token_ids=(*prompt.token_ids, *opening),
     )

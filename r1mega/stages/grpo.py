@@ -41,7 +41,7 @@ from r1mega.train import checkpoint
 from r1mega.train.batch import MicroBatch, micro_batch
 from r1mega.train.optimizer import learning_rate
 from r1mega.train.policy import Policy, Update
-from r1mega.types import Completion, Interrupted, Prompt, Sampling
+from r1mega.types import Completion, Interrupted, Prompt, Sampling, UserError
 
 PROBE_TOKENS = 32
 PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -106,15 +106,16 @@ class _Training:
         generator: VLLMGenerator,
     ) -> None:
         self.ctx, self.config = ctx, config
-        self.tokenizer, self.policy, self.reference, self.generator = (
-            begin.tokenizer,
-            policy,
-            reference,
-            generator,
-        )
+        self.tokenizer = begin.tokenizer
+        self.policy, self.reference, self.generator = policy, reference, generator
         self.mesh = policy.mesh
         self.prompts = prompt_source(config.data, begin.tokenizer, ctx.run.seed)
         self.held_out = self.prompts.held_out(max(config.eval.samples, config.gate.prompts))
+        if not self.held_out:
+            raise UserError(
+                f"no held-out prompt: data.held_out {config.data.held_out} leaves none, or all are longer "
+                f"than data.max_prompt {config.data.max_prompt} tokens; raise one of them"
+            )
         self.reward = Rubric(
             self.prompts.graders, {"accuracy": config.rewards.accuracy, "format": config.rewards.format}
         )
@@ -125,6 +126,7 @@ class _Training:
         self.steps = config.train.steps
         self.state = _State()
         self.seconds: dict[str, float] = {}
+        self.sync: dict[str, Any] = {}
         self.log = Log(())
 
     def run(self) -> Metrics:
@@ -138,7 +140,7 @@ class _Training:
                 self._gate()
                 state.before = state.latest = self._evaluate()
                 state.best = state.before["accuracy"]
-                log.log(0, _named("held_out_", state.before))
+                say(f"{self.ctx.name}: held-out {_sentence(state.before)}")
             while state.step < steps and not state.converged:
                 record = self._step()
                 log.log(state.step, record)
@@ -150,7 +152,7 @@ class _Training:
         state, rollout, algorithm = self.state, self.config.rollout, self.config.algorithm
         self.seconds = {}
         # Weights first: a generator that was started anew needs no special path.
-        drift_of_probe = self._push()
+        self._push()
         with self._phase("generate"):
             groups = self._ask(self.prompts.take(rollout.prompts), rollout.group, self.sampling)
         self._show(groups[0])
@@ -168,10 +170,11 @@ class _Training:
             updates = [self._update(part, len(items) / len(parts)) for part in parts]
         state.step += 1
         state.tokens += sum(len(item.sample) - 1 for item in items)
-        record = self._record(groups, updates) | drift | {"probe": drift_of_probe}
+        record = self._record(groups, updates) | drift | self.sync
         if self._evaluation_due():
-            with self._phase("evaluate"):
-                record |= _named("held_out_", self._judge())
+            record |= _named("held_out_", self._judge())
+        spent = sum(self.seconds.values())
+        record |= {"seconds": round(spent, 3), "tokens_per_second": round(record["tokens"] / spent, 1)}
         return record | {f"seconds_{name}": round(value, 3) for name, value in self.seconds.items()}
 
     def _update(self, batches: list[MicroBatch], answers: float) -> Update:
@@ -205,9 +208,7 @@ class _Training:
         flat = [batch for part in parts for batch in part]
         old, reference = self.policy.logprobs(flat), self.reference.logprobs(flat)
         filled = [
-            replace(
-                batch, columns={**batch.columns, "old": o * batch.weights_T, "reference": r * batch.weights_T}
-            )
+            replace(batch, columns={**batch.columns, "old": o, "reference": r})
             for batch, o, r in zip(flat, old, reference, strict=True)
         ]
         largest, total, count = 0.0, 0.0, 0.0
@@ -229,7 +230,6 @@ class _Training:
         """The numbers of a step that matter."""
         of_answers = summary(groups)
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
-        spent = sum(self.seconds.values())
         return {
             "loss": fmean(update.loss for update in updates),
             "reward": fmean(score.total for group in groups for score in group.scores),
@@ -241,8 +241,6 @@ class _Training:
             "skipped_prompts": sum(self.prompts.skipped.values()),
             "mixed_groups": fmean(len({s.total for s in group.scores}) > 1 for group in groups),
             "tokens": tokens,
-            "tokens_per_second": round(tokens / spent, 1),
-            "seconds": round(spent, 3),
         }
 
     def _show(self, group: Group) -> None:
@@ -265,12 +263,14 @@ class _Training:
             ranks_per_engine=self.generator.options.tensor_parallel,
         )
 
-    def _push(self) -> float:
-        """Give the generator the policy's weights, and prove that it uses them; the probe's difference."""
+    def _push(self) -> None:
+        """Give the generator the policy's weights, unless it has them, and prove that it uses them."""
+        if self.generator.version == self.policy.version:
+            return
         with self._phase("sync"):
-            push(PolicyWeights(self.policy), self.generator, self.policy.version)
-            return probe(
-                self.generator,
+            report = push(PolicyWeights(self.policy), self.generator, self.policy.version)
+            difference = probe(
+                _AllRanks(self.generator, self.mesh),
                 self._score,
                 self.held_out[:1],
                 replace(
@@ -280,6 +280,7 @@ class _Training:
                 ),
                 tolerance=PROBE_TOLERANCE[self.config.model.dtype],
             )
+        self.sync = {"version": report.version, "weights": report.digest, "probe": difference}
 
     def _score(self, pairs: Sequence[tuple[Prompt, Completion]], temperature: float) -> list[list[float]]:
         """The trainer's log-probabilities of answers' tokens; every rank computes the same answers."""
@@ -298,7 +299,8 @@ class _Training:
         if section.action != "off":
             prompts = self.held_out[: section.prompts]
             sampling = replace(self.sampling, seed=EVALUATION_SEED)
-            self.state.gate = gate(self._ask, prompts, self.tokenizer, section, sampling)
+            samples = section.samples or self.config.rollout.group
+            self.state.gate = gate(self._ask, prompts, self.tokenizer, section, samples, sampling)
 
     def _evaluate(self) -> dict[str, float]:
         section = self.config.eval
@@ -313,7 +315,8 @@ class _Training:
         """Evaluate the updated policy, and decide whether it has converged."""
         state, section = self.state, self.config.eval
         self._push()
-        state.latest = self._evaluate()
+        with self._phase("evaluate"):
+            state.latest = self._evaluate()
         if state.latest["accuracy"] > state.best + section.min_delta:
             state.best, state.waited = state.latest["accuracy"], 0
         else:
@@ -346,7 +349,7 @@ class _Training:
             }
             checkpoint.save(self.policy, folder, loop, reference=self.reference)
             on_leader(lambda: checkpoint.prune(self.ctx.checkpoints, section.keep))
-        if stopping and not finished:
+        if stopping:
             raise Interrupted(
                 f"interrupted at step {state.step} of {steps}, which is saved; "
                 "run the same command again to go on from there"
@@ -372,12 +375,32 @@ class _Training:
     def _metrics(self) -> Metrics:
         """before and after: of held-out prompts. accuracy: pass@1 at the rollout's temperature."""
         state = self.state
-        found: dict[str, Any] = {"steps": state.step, "updates": state.updates, "tokens": state.tokens}
+        found: dict[str, Any] = {"steps": state.step, "updates": state.updates, "positions": state.tokens}
         found |= {"converged": int(state.converged)}
         found |= {f"gate_{name}": value for name, value in state.gate.items()}
         for name, value in state.before.items():
             found |= {f"{name}_before": value, f"{name}_after": state.latest[name]}
         return found
+
+
+@dataclass(frozen=True)
+class _AllRanks:
+    """Asks every rank's generator the same and gives every rank all the answers.
+
+    So the probe judges all engines on all ranks alike: they agree on its outcome, and their collectives stay
+    in step also when one engine is wrong.
+    """
+
+    generator: VLLMGenerator
+    mesh: Mesh
+
+    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling) -> list[list[Completion]]:
+        everyones = self.mesh.gather(self.generator.generate(prompts, n=n, sampling=sampling))
+        return [[answer for theirs in everyones for answer in theirs[i]] for i in range(len(prompts))]
+
+
+def _sentence(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
 def _config(ctx: Context) -> Grpo:

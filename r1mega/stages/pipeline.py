@@ -18,7 +18,7 @@ from typing import Any
 
 from r1mega import device
 from r1mega.config.schema import RunConfig
-from r1mega.config.section import digest
+from r1mega.config.section import WITHOUT_EFFECT, digest
 from r1mega.files import fingerprint, read_json, write_json, write_text
 from r1mega.logs import say
 from r1mega.parallel import Launch, connect, on_leader
@@ -68,7 +68,7 @@ class _Pipeline:
         }
         for name in config.stages:
             done = read_json(self._room(name) / "DONE.json")
-            if done:
+            if done and done["identity"] == self._identity(name):
                 self.rows[name] |= {"status": "done", "seconds": done["seconds"], "metrics": done["metrics"]}
 
     def _room(self, name: str) -> Path:
@@ -133,8 +133,10 @@ class _Pipeline:
     def _identity(self, name: str) -> str:
         """What a stage's result depends on: config, version, seed, files, and its inputs' identity."""
         stage = self.config.stages[name]
-        parts = [digest(stage), str(self.config.seed), str(KINDS[stage.kind].version)]
+        without = WITHOUT_EFFECT - {"eval.every"} if stage.eval.patience else WITHOUT_EFFECT
+        parts = [digest(stage, without), str(self.config.seed), str(KINDS[stage.kind].version)]
         files = [stage.data.path, stage.model.path, stage.tokenizer.path, stage.model.config]
+        files += [task.path for task in (stage.data.tasks or {}).values()]
         parts += [fingerprint(path) for path in files if isinstance(path, Path)]
         if stage.model.from_stage is not None:
             parts.append(self._identity(stage.model.from_stage))

@@ -97,7 +97,7 @@ class _Training:
         with self._open_log() as log, StopRequest() as stop:
             if state.held_out_before is None and self.data.held_out is not None:
                 state.held_out_before = state.held_out = self._held_out_loss()
-                log.log(0, {"held_out_loss": state.held_out})
+                say(f"{self.ctx.name}: held-out loss {state.held_out:.4f} before the first step")
             while state.step < self.steps:
                 log.log(state.step + 1, self._step())
                 self._keep(stopping=self.policy.mesh.any_rank(stop.asked))
@@ -167,7 +167,7 @@ class _Training:
                 {"state": asdict(state), "source": self.source.state(), "version": state.version},
             )
             on_leader(lambda: checkpoint.prune(self.ctx.checkpoints, section.keep))
-        if stopping and not finished:
+        if stopping:
             raise Interrupted(
                 f"interrupted at step {state.step} of {self.steps}, which is saved; "
                 "run the same command again to go on from there"

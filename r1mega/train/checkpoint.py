@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,8 +107,10 @@ def load(
 
 def complete_steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in a folder, ascending."""
-    found = [int(path.parent.name.removeprefix("step_")) for path in folder.glob(f"step_*/{MARKER}")]
-    return sorted(found)
+    names = (re.fullmatch(r"step_(\d+)", path.parent.name) for path in folder.glob(f"step_*/{MARKER}"))
+    return sorted(
+        int(name[1]) for name in names if name
+    )  # a marked step_*.partial was killed before its rename
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -116,12 +119,13 @@ def step_folder(folder: Path, step: int) -> Path:
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` complete checkpoints, and leftovers of interrupted writes."""
-    for partial in folder.glob("*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
     for step in complete_steps(folder)[:-keep]:
         doomed = step_folder(folder, step)
-        (doomed / MARKER).unlink()  # first the marker: a kill in between leaves nothing that looks whole
-        shutil.rmtree(doomed)
+        doomed.rename(
+            doomed.with_name(f"{doomed.name}.partial")
+        )  # a kill in between leaves nothing that looks whole
+    for partial in folder.glob("*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def newest(folder: Path) -> Path | None:

@@ -113,7 +113,6 @@ def reference(kind: str) -> dict[str, Any]:
         "norm": float(norm),
         "after": after,
         "gradients": gradients,
-        "last_stage_only": None,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from r1mega.config import load as load_config
 from r1mega.logs import read_metrics
+from r1mega.types import Completion, Prompt, Score
 from tests.ranks import _end, _start, _warm_up, run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,12 +72,35 @@ def config_file(folder: Path, *, rl: bool = False) -> Path:
     return path
 
 
+class EvenReward:
+    """A reward that a model of eight training steps can earn: the share of even token ids.
+
+    The real rules would give it 0 for everything: all groups even, and nothing under test would move.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> Score:
+        even = sum(token % 2 == 0 for token in completion.token_ids) / len(completion.token_ids)
+        parts = {"accuracy": even, "format": 0.0, "accuracy_without_tags": 0.0}
+        return Score(even, "wrong", parts)
+
+
+def _reward_varies() -> None:
+    """In a forked rank: the grpo stage makes this reward where it makes its rubric."""
+    from r1mega.stages import grpo
+
+    grpo.Rubric = EvenReward  # type: ignore[misc,assignment]
+
+
 def run(config: Path, out: Path, world: int, *overrides: str) -> dict[str, Any]:
     """The run to its end; its summary."""
 
     def one(rank: int) -> dict[str, Any]:
         from r1mega.stages import pipeline
 
+        _reward_varies()
         return pipeline.run(load_config(config, [f"out={out}", f"nproc={world}", "threads=1", *overrides]))
 
     return run_ranks(world, one, timeout=200)[0]
@@ -95,6 +119,7 @@ def run_until(
     def one(rank: int) -> None:
         from r1mega.stages import pipeline
 
+        _reward_varies()
         pipeline.run(load_config(config, [f"out={out}", f"nproc={world}", "threads=1", *overrides]))
 
     _warm_up()

@@ -25,14 +25,34 @@ def test_its_numbers(undisturbed: Path) -> None:
     said = outcome(undisturbed)["stages"][1]
     assert (said["name"], said["kind"], said["status"]) == ("r1_zero", "grpo", "done")
     wanted = {"loss", "reward", "accuracy", "kl", "grad_norm", "length", "drift_max"}
-    steps = said["log"][1:]
+    steps = said["log"]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
     for row in steps:
         assert wanted <= row.keys()
         assert all(math.isfinite(row[name]) for name in wanted)
         assert row["drift_max"] < 1e-4 and row["probe"] < 1e-4  # trainer and generator are the same model
-    assert [row["step"] for row in said["log"] if "held_out_accuracy" in row] == [0, 2, 4]
+    assert [row["step"] for row in said["log"] if "held_out_accuracy" in row] == [2, 4]
+    assert [row["version"] for row in steps] == [0, 2, 4, 6] and len({row["weights"] for row in steps}) == 4
+    assert all(
+        row["mixed_groups"] > 0 and row["grad_norm"] > 0 for row in steps
+    )  # there is something to learn
+    # The reference became the policy after update 3: the KL starts anew in step 2's second mini-batch.
+    assert steps[3]["kl"] > 0
     assert {"accuracy_before", "accuracy_after", "greedy_after", "format_after"} <= said["metrics"].keys()
+
+
+def test_it_learns_what_pays(undisturbed: Path) -> None:
+    """The exported weights are not the base's, in every tensor that a gradient is sure to reach."""
+    from safetensors.torch import load_file
+
+    before, after = (
+        load_file(undisturbed / room / "model" / "model.safetensors") for room in ("01-base", "02-r1_zero")
+    )
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    routed = {name for name in after if ".experts." in name}  # of which few tokens reach all
+    frozen = {name for name in after if name.endswith("e_score_correction_bias")}
+    assert moved - routed == after.keys() - routed - frozen
+    assert moved & routed
 
 
 def test_its_rollouts(undisturbed: Path) -> None:

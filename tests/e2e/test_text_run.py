@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from r1mega.data.tokenizers import load_tokenizer
+from r1mega.data.toy import corpus
+from r1mega.train import checkpoint
 from tests.e2e.runs import config_file, outcome, run, run_until
 
 
@@ -30,9 +33,9 @@ def test_it_learns_and_says_so(undisturbed: Path) -> None:
     said = outcome(undisturbed)["stages"][0]
     assert (said["name"], said["kind"], said["status"]) == ("base", "pretrain", "done")
     assert said["metrics"]["held_out_loss"] < said["metrics"]["held_out_loss_before"] - 0.5
-    assert [row["step"] for row in said["log"]] == list(range(9))
-    assert all({"loss", "grad_norm", "lr", "tokens"} <= row.keys() for row in said["log"][1:])
-    assert [row["step"] for row in said["log"] if "held_out_loss" in row] == [0, 4, 8]
+    assert [row["step"] for row in said["log"]] == list(range(1, 9))
+    assert all({"loss", "grad_norm", "lr", "tokens"} <= row.keys() for row in said["log"])
+    assert [row["step"] for row in said["log"] if "held_out_loss" in row] == [4, 8]
     assert (undisturbed / "01-base" / "plots" / "curves.png").stat().st_size > 10_000
 
 
@@ -42,7 +45,9 @@ def test_the_export_is_what_was_trained(undisturbed: Path) -> None:
 
     folder = undisturbed / "01-base" / "model"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    assert AutoTokenizer.from_pretrained(folder, trust_remote_code=True).decode([300]) != ""
+    theirs, ours = AutoTokenizer.from_pretrained(folder, trust_remote_code=True), load_tokenizer(folder)
+    for text in corpus(50, 1, (3, 4), held_out=True):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)
     total, count = 0.0, 0
     for sample in held_out(undisturbed):
         tokens = torch.from_numpy(sample.tokens.astype("int64"))
@@ -106,6 +111,16 @@ def test_asked_to_stop_it_keeps_its_step(undisturbed: Path, tmp_path: Path) -> N
     assert outcome(out)["stages"][0]["status"] == "interrupted"
     run(config, out, 2)
     assert outcome(out) == outcome(undisturbed)
+
+
+def test_a_checkpoint_that_was_sealed_but_not_renamed_is_no_checkpoint(tmp_path: Path) -> None:
+    """kill -9 between the marker and the rename: the folder is ignored, and cleaned up later."""
+    for name in ("step_000002", "step_000004.partial", "step_000006"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "COMPLETE").write_text("{}")
+    assert checkpoint.complete_steps(tmp_path) == [2, 6]
+    checkpoint.prune(tmp_path, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000006"]
 
 
 def test_one_rank_learns_the_same(undisturbed: Path, tmp_path: Path) -> None:

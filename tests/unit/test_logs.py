@@ -252,11 +252,11 @@ def test_wandb_goes_on_in_the_same_run(tmp_path: Path) -> None:
     kept = (tmp_path / "wandb_id").read_text()
     files = sorted(tmp_path.glob(f"wandb/offline-run-*/run-{kept}.wandb"))  # what `wandb sync` sends
     assert len(files) == 2
-    for file, loss in zip(files, (b"0.12345", b"0.54321"), strict=True):
+    for file, written in zip(files, (b"0.12345", b"0.54321"), strict=True):
         until = time.monotonic() + 30  # W&B's own process writes them, behind us on a busy machine
-        while loss not in file.read_bytes() and time.monotonic() < until:
+        while written not in file.read_bytes() and time.monotonic() < until:
             time.sleep(0.05)
-        assert loss in file.read_bytes()
+        assert written in file.read_bytes()
 
 
 @pytest.mark.parametrize(
