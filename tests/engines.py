@@ -91,13 +91,14 @@ def spec_of(kind: str) -> ModelSpec:
     return load_spec(MODELS[kind])
 
 
-def random_weights(spec: ModelSpec, seed: int, scale: float = 0.2) -> dict[str, torch.Tensor]:
+def random_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> dict[str, torch.Tensor]:
     """A whole checkpoint with every tensor random, expert biases and norms included."""
     generator = torch.Generator().manual_seed(seed)
     values = {}
     for name, shape in checkpoint_shapes(spec).items():
         noise = torch.randn(shape, generator=generator)
-        values[name] = 1 + 0.1 * noise if name.endswith("norm.weight") else scale * noise
+        value = 1 + 0.1 * noise if name.endswith("norm.weight") else 0.2 * noise
+        values[name] = value if name.endswith("e_score_correction_bias") else value.to(getattr(torch, dtype))
     return values
 
 

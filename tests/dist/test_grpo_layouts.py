@@ -1,7 +1,7 @@
 """GRPO's update is the same in every layout: log-probabilities and each parameter's gradient.
 
-The reference is transformers and a plain loop, one answer at a time, at a temperature other than 1. Old and reference
-log-probabilities are the policy's plus a known offset, so that ratios, clipping and KL all matter.
+The reference is transformers and a plain loop, one answer at a time, at a temperature other than 1. Old and
+reference log-probabilities are the policy's plus a known offset, so that ratios, clipping and KL all matter.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,16 @@ CLOSE = 1e-4  # nats, trainer against generator in float32
 # In the ranks ---------------------------------------------------------------------------------------------
 
 
-def make_policy(kind: str, mesh: Mesh, seed: int, *, learns: bool = False) -> Any:
+def make_policy(kind: str, mesh: Mesh, *, dtype: str = "float32", learns: bool = False) -> Any:
+    """A policy with the old weights."""
     from r1mega.config.sections import Train
     from r1mega.models import weights
     from r1mega.train.policy import Policy
 
     spec = spec_of(kind)
     train = Train(steps=2, lr=1e-2, expert_bias_rate=1e-2) if learns else None
-    policy = Policy(spec, mesh, dtype="float32", train=train)
-    weights.load(spec, mesh, policy.model, as_reader(random_weights(spec, seed)))
+    policy = Policy(spec, mesh, dtype=dtype, train=train)
+    weights.load(spec, mesh, policy.model, as_reader(random_weights(spec, OLD, dtype)))
     return policy
 
 
@@ -57,36 +59,37 @@ def make_generator(model: Any, **options: Any) -> Any:
     return VLLMGenerator(model, Speller(), dataclasses.replace(OPTIONS, **options))
 
 
-def fresh_engine(rank: int, kind: str) -> list[list[Completion]]:
+def fresh_engine(rank: int, kind: str, dtype: str) -> list[list[Completion]]:
     """The answers of an engine that starts from a folder with the new weights. No trainer, no sync."""
     from r1mega.models.hf_write import HFWriter
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         with HFWriter(folder, MODELS[kind]) as writer:
-            for name, tensor in random_weights(spec_of(kind), NEW).items():
+            for name, tensor in random_weights(spec_of(kind), NEW, dtype).items():
                 writer.add(name, tensor)
-        with make_generator(folder) as generator:
+        with make_generator(folder, dtype=dtype) as generator:
             return generator.generate(prompts(), n=3, sampling=SAMPLING)  # type: ignore[no-any-return]
 
 
-def synced_engine(rank: int, kind: str, sizes: dict[str, int], engine_ranks: int) -> dict[str, Any]:
+def synced_engine(rank: int, kind: str, sizes: dict[str, int], dtype: str) -> dict[str, Any]:
     """The answers of an engine that first had other weights, was used with them, and was then synced."""
     from r1mega.models import weights
     from r1mega.sync import PolicyWeights, push
 
     with Mesh(Layout.of(int(os.environ["WORLD_SIZE"]), **sizes)) as mesh:
-        policy = make_policy(kind, mesh, OLD)
-        with make_generator(policy.spec.hf, tensor_parallel=engine_ranks) as generator:
+        policy = make_policy(kind, mesh, dtype=dtype)
+        with make_generator(policy.spec.hf, dtype=dtype) as generator:
             source = PolicyWeights(policy)
             old = push(source, generator, 0)
             before = generator.generate(prompts(), n=3, sampling=SAMPLING)
-            weights.load(policy.spec, mesh, policy.model, as_reader(random_weights(policy.spec, NEW)))
+            changed = as_reader(random_weights(policy.spec, NEW, dtype))
+            weights.load(policy.spec, mesh, policy.model, changed)
             new = push(source, generator, 0)
             after = generator.generate(prompts(), n=3, sampling=SAMPLING)
             score = trainer_logprobs(policy)
             cold = dataclasses.replace(SAMPLING, temperature=0.7)
-            apart = [probe(generator, score, prompts(), s, n=2, tolerance=CLOSE) for s in (SAMPLING, cold)]
+            apart = [probe(generator, score, prompts(), s, n=2, tolerance=math.inf) for s in (SAMPLING, cold)]
             return {"before": before, "after": after, "apart": apart, "reports": (old, new)}
 
 
@@ -118,7 +121,7 @@ def learning(rank: int, kind: str, sizes: dict[str, int]) -> dict[str, Any]:
     from r1mega.types import Sample
 
     with Mesh(Layout.of(int(os.environ["WORLD_SIZE"]), **sizes)) as mesh:
-        policy = make_policy(kind, mesh, OLD, learns=True)
+        policy = make_policy(kind, mesh, learns=True)
         policy.prepare_to_learn()
         rng = np.random.default_rng(mesh.at.dp)
         tokens = [rng.integers(0, VOCABULARY, 20).astype(np.int32) for _ in range(4)]
@@ -168,7 +171,7 @@ def faulty_transports(rank: int, kind: str) -> dict[str, str]:
 
     said = {}
     with Mesh(Layout.of(1)) as mesh:
-        policy = make_policy(kind, mesh, OLD)
+        policy = make_policy(kind, mesh)
         with make_generator(policy.spec.hf) as generator:
             for fault in ("none", "one bit", "rows swapped", "lost"):
                 try:
@@ -181,12 +184,12 @@ def faulty_transports(rank: int, kind: str) -> dict[str, str]:
 
 # In pytest's process --------------------------------------------------------------------------------------
 
-SINGLE: tuple[int, dict[str, int], int] = (1, {}, 1)
-DENSE_LAYOUTS = [(2, {"tp": 2}, 1), (2, {"pp": 2}, 1), (2, {}, 1)]
-EXPERT_LAYOUTS = [(2, {"ep": 2}, 1), (2, {"pp": 2}, 1), (2, {"tp": 2, "ep": 2}, 1), (2, {}, 1)]
-FAST: list[tuple[str, int, dict[str, int], int]] = [
-    ("qwen2_tied", 2, {"tp": 2}, 1),
-    ("v3", 2, {"ep": 2}, 1),
+SINGLE: tuple[int, dict[str, int]] = (1, {})
+DENSE_LAYOUTS = [(2, {"tp": 2}), (2, {"pp": 2}), (2, {})]
+EXPERT_LAYOUTS = [(2, {"ep": 2}), (2, {"pp": 2}), (2, {"tp": 2, "ep": 2}), (2, {})]
+FAST: list[tuple[str, int, dict[str, int]]] = [
+    ("qwen2_tied", 2, {"tp": 2}),
+    ("v3", 2, {"ep": 2}),
     ("v3_fused_mla", *SINGLE),
 ]
 ALL = [
@@ -200,13 +203,10 @@ ALL = [
 ]
 SLOW = [case for case in ALL if case not in FAST]
 
-_FRESH: dict[str, list[list[Completion]]] = {}
 
-
-def fresh(kind: str) -> list[list[Completion]]:
-    if kind not in _FRESH:
-        _FRESH[kind] = run_engines(1, fresh_engine, kind)[0]
-    return _FRESH[kind]
+@cache
+def fresh(kind: str, dtype: str) -> list[list[Completion]]:
+    return run_engines(1, fresh_engine, kind, dtype)[0]  # type: ignore[no-any-return]
 
 
 def name_of(case: Any) -> str:
@@ -215,31 +215,38 @@ def name_of(case: Any) -> str:
     return str(case)
 
 
-@pytest.mark.parametrize(("kind", "world", "sizes", "engine_ranks"), FAST, ids=name_of)
-def test_a_synced_engine_equals_a_fresh_one(
-    kind: str, world: int, sizes: dict[str, int], engine_ranks: int
-) -> None:
-    check(kind, world, sizes, engine_ranks)
+@pytest.mark.parametrize(("kind", "world", "sizes"), FAST, ids=name_of)
+def test_a_synced_engine_equals_a_fresh_one(kind: str, world: int, sizes: dict[str, int]) -> None:
+    check(kind, world, sizes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "world", "sizes", "engine_ranks"), SLOW, ids=name_of)
+@pytest.mark.parametrize(("kind", "world", "sizes"), SLOW, ids=name_of)
 def test_a_synced_engine_equals_a_fresh_one_in_all_layouts(
-    kind: str, world: int, sizes: dict[str, int], engine_ranks: int
+    kind: str, world: int, sizes: dict[str, int]
 ) -> None:
-    check(kind, world, sizes, engine_ranks)
+    check(kind, world, sizes)
 
 
-def check(kind: str, world: int, sizes: dict[str, int], engine_ranks: int) -> None:
-    expected = fresh(kind)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen2_tied", "v3"])
+def test_a_synced_engine_equals_a_fresh_one_in_bfloat16(kind: str) -> None:
+    """Other kernels, which pack otherwise. These random models are too sharp to ask for closeness as well."""
+    check(kind, 1, {}, dtype="bfloat16", close=math.inf)
+
+
+def check(
+    kind: str, world: int, sizes: dict[str, int], *, dtype: str = "float32", close: float = CLOSE
+) -> None:
+    expected = fresh(kind, dtype)
     sent = {
         name: int(checksum(tensor, Box.whole(tensor.shape), tensor.shape[-1]))
-        for name, tensor in random_weights(spec_of(kind), NEW).items()
+        for name, tensor in random_weights(spec_of(kind), NEW, dtype).items()
     }
-    for found in run_engines(world, synced_engine, kind, sizes, engine_ranks):
+    for found in run_engines(world, synced_engine, kind, sizes, dtype):
         assert found["after"] == expected  # tokens, and logprobs to the last bit
         assert found["before"] != expected
-        assert max(found["apart"]) < CLOSE
+        assert max(found["apart"]) < close
         old, new = found["reports"]
         assert new.digest == digest(sent) != old.digest
         assert new.tensors == len(sent)
@@ -248,7 +255,7 @@ def check(kind: str, world: int, sizes: dict[str, int], engine_ranks: int) -> No
 @pytest.mark.slow
 def test_a_tied_deepseek_model_is_synced_though_vllm_does_not_tie_it() -> None:
     """A fresh engine of one has a random output layer, so the trainer is the judge here."""
-    [found] = run_engines(1, synced_engine, "v3_tied", {}, 1)
+    [found] = run_engines(1, synced_engine, "v3_tied", {}, "float32")
     assert max(found["apart"]) < CLOSE
 
 
