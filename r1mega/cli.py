@@ -190,7 +190,7 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
 
 def finished(outcome: Outcome, config: RunConfig) -> Outcome:
     """After a run that came to its end: what it did and where to look."""
-    if outcome.code == 0:
+    if outcome.code == 0 and (config.out / "summary.json").is_file():
         from r1mega.report.status import describe_end
 
         print(f"\n{describe_end(config.out)}")

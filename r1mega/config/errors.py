@@ -81,9 +81,13 @@ def locate(loc: Iterable[Any]) -> Place:
     key: list[str] = []
     owner: type[BaseModel] | None = RunConfig
     inside: type[BaseModel] | None = RunConfig
+    named: type[BaseModel] | None = None  # the model of each table in a table of named ones
     about = ""
     for part in map(str, loc):
-        if inside is StageConfig and part in KINDS:
+        if named is not None:
+            key.append(part)
+            inside, owner, about, named = named, None, "", None
+        elif inside is StageConfig and part in KINDS:
             inside = KINDS[part]
         elif key == ["stages"]:
             key.append(part)
@@ -93,6 +97,7 @@ def locate(loc: Iterable[Any]) -> Place:
             owner, field = inside, inside.model_fields.get(part)
             about = (field.description or "").split(" (")[0] if field else ""
             inside = model_in(field.annotation) if field else None
+            named = model_in(values_of(field.annotation)) if field else None
     return Place(tuple(key), owner, about)
 
 
@@ -101,6 +106,12 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     models = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
     return models[0] if models else None
+
+
+def values_of(annotation: Any) -> Any:
+    """The values' type of the dict among the members of `dict[str, Model] | None`, or None."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return next((get_args(m)[1] for m in members if get_origin(m) is dict), None)
 
 
 def as_written(key: Key, document: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from r1mega.config.section import Section
-from r1mega.config.sections import NotNegative
+from r1mega.config.sections import NotNegative, Rate
 
 
 class Rollout(Section):
@@ -16,7 +16,7 @@ class Rollout(Section):
     prompts: PositiveInt = Field(default=32, description="prompts a step, over all ranks (R1-Zero: 32)")
     group: int = Field(default=16, ge=2, description="answers to each prompt, G (R1-Zero: 16)")
     max_tokens: PositiveInt = Field(default=32_768, description="longest answer, in tokens (R1-Zero: 32,768)")
-    temperature: PositiveFloat = Field(default=1.0, description="of sampling (R1-Zero: 1.0; last stage: 0.7)")
+    temperature: Rate = Field(default=1.0, description="of sampling (R1-Zero: 1.0; last stage: 0.7)")
     top_p: float = Field(
         default=1.0, description="must be 1: the trainer's log-probabilities are of the whole vocabulary"
     )

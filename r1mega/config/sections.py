@@ -80,6 +80,12 @@ class LayoutSizes(Section):
 FILE_TASKS = ("gsm8k", "math", "kk")
 
 
+def known_levels(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not all(re.fullmatch(r"c([2-9]|1\d)", level) for level in value):
+        raise ValueError("must be a list of c2 ... c19, the number of terms in a sum")
+    return value
+
+
 class TaskShare(Section):
     """One task of a mixture."""
 
@@ -94,6 +100,8 @@ class TaskShare(Section):
     )
     levels: Names = Field(default=("c3", "c4", "c5"), description="of sums: ck has k terms")
     path: FilePath | None = Field(default=None, description="the task's .jsonl file; default: data.path")
+
+    _known_levels = field_validator("levels")(known_levels)
 
 
 class Data(Section):
@@ -157,12 +165,7 @@ class Data(Section):
             raise ValueError("must contain {prompt} exactly once")
         return value
 
-    @field_validator("levels")
-    @classmethod
-    def _known_levels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not all(re.fullmatch(r"c([2-9]|1\d)", level) for level in value):
-            raise ValueError("must be a list of c2 ... c19, the number of terms in a sum")
-        return value
+    _known_levels = field_validator("levels")(known_levels)
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:

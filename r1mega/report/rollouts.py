@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +43,11 @@ def read_rollouts(room: Path, step: int) -> list[Row]:
         raise UserError(f"no rollouts of step {step} in {path.parent}: {there}")
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-    except (OSError, EOFError, ValueError) as error:
+            rows = [json.loads(line) for line in file]
+        if not rows:
+            raise ValueError("it holds no answer")
+        return rows
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error})") from error
 
 
@@ -84,8 +88,8 @@ def _prompts(rows: Sequence[Row]) -> Table:
     for group in sorted(groups.values(), key=lambda group: fmean(row["reward"] for row in group)):
         right = sum(row["outcome"] == "correct" for row in group)
         table.add_row(
-            Text(_short(group[0]["prompt"], 60)),
-            Text(_short(group[0]["gold"], 16)),
+            Text(_short(printable(group[0]["prompt"]), 60)),
+            Text(_short(printable(group[0]["gold"]), 16)),
             f"{right}/{len(group)}",
             f"{fmean(row['reward'] for row in group):.2f}",
             f"{fmean(row['tokens'] for row in group):.0f}",
@@ -97,10 +101,14 @@ def _answer(title: str, row: Row) -> Panel:
     parts = ", ".join(f"{name} {value:g}" for name, value in row["parts"].items())
     facts = f"{row['outcome']}, {row['tokens']} tokens, {row['finish']}"
     head = f"{title}: reward {row['reward']:g} ({parts}); {facts}"
-    body = Group(
-        Text(row["prompt"], style="dim"), Text(row["answer"]), Text(f"gold: {row['gold']}", style="dim")
-    )
+    prompt, answer, gold = (printable(row[name]) for name in ("prompt", "answer", "gold"))
+    body = Group(Text(prompt, style="dim"), Text(answer), Text(f"gold: {gold}", style="dim"))
     return Panel(body, title=head, title_align="left")
+
+
+def printable(text: str) -> str:
+    """What a model wrote, harmless to a terminal: control characters become U+FFFD."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _short(text: str, width: int) -> str:

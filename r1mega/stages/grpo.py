@@ -24,6 +24,7 @@ from r1mega.logs import Log, open_log, say
 from r1mega.models import weights
 from r1mega.parallel import Layout, Mesh, on_leader
 from r1mega.report.plots import plot_curves
+from r1mega.report.rollouts import printable
 from r1mega.rewards import Rubric
 from r1mega.rollout.options import EngineOptions
 from r1mega.rollout.vllm_engine import VLLMGenerator
@@ -248,7 +249,7 @@ class _Training:
         step, every = self.state.step + 1, self.config.eval.every
         if step == 1 or (every and step % every == 0):
             answer, score = group.completions[0], group.scores[0]
-            text = " ".join(answer.text.split())
+            text = printable(" ".join(answer.text.split()))
             say(f"step {step}: {group.prompt.text}{'' if text[:1].isspace() else ' '}{text[:300]}")
             say(f"        gold {group.prompt.answer}; {score.outcome}, reward {score.total:g}")
 

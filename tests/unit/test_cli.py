@@ -279,7 +279,7 @@ def test_status_tells_of_a_run_while_it_runs_and_after(
         assert cli.main(["status", name]) == 0
         shown = capsys.readouterr().out.splitlines()
         assert shown[0].startswith("mine  ") and shown[0].endswith("1:03")
-        assert shown[1] == "  01-a  pretrain  done  1:02  held-out 0.5000"
+        assert shown[1] == "  01-a  pretrain  done  1:02"
         assert shown[2].startswith(
             "  02-b  sft  running  step 40/100  loss 2.0000  held-out 1.7500  500 tok/s  ETA 2:00"
         )

@@ -1,4 +1,4 @@
-"""Rollouts on disk and on the screen: what was written comes back, and what a model wrote is shown as it is."""
+"""Rollouts on disk and on the screen: what was written comes back, and a model's text is shown as it is."""
 
 from __future__ import annotations
 
@@ -44,15 +44,14 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     common = {"version": 7, "task": "sum"}
     first = {"prompt_id": "sum/0", "prompt": f"first {ODD}", "gold": "6"} | common
     right = {"reward": 2.0, "outcome": "correct", "parts": {"accuracy": 1.0, "format": 1.0}, "detail": ""}
-    wrong = {
-        "reward": 0.0, "outcome": "unparseable", "parts": {"accuracy": 0.0, "format": 0.0}, "detail": "no answer",
-    }  # fmt: skip
+    wrong = right | {"reward": 0.0, "outcome": "unparseable", "detail": "no answer"}
+    wrong["parts"] = {"accuracy": 0.0, "format": 0.0}
     assert rows[:2] == [
         first | right | {"answer": "good", "tokens": 3, "finish": "stop"},
         first | wrong | {"answer": ODD, "tokens": 9, "finish": "length"},
     ]
-    second = {"prompt_id": "sum/1", "prompt": "second", "gold": "7", "answer": "", "tokens": 1, "finish": "stop"}
-    assert rows[2:] == [second | common | wrong] * 2
+    second = {"prompt_id": "sum/1", "prompt": "second", "gold": "7"} | common
+    assert rows[2:] == [second | wrong | {"answer": "", "tokens": 1, "finish": "stop"}] * 2
     [file] = (tmp_path / "rollouts").iterdir()
     assert file.name == "step_000012.jsonl.gz"
     assert len(gzip.decompress(file.read_bytes()).splitlines()) == 4
@@ -77,8 +76,8 @@ def test_a_missing_step_names_those_that_there_are(tmp_path: Path) -> None:
 
 
 def flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes(byte ^ 0xFF for byte in content[middle : middle + 8]) + content[middle + 8 :]
+    start, middle, end = content[:40], content[40:48], content[48:]
+    return start + bytes(byte ^ 0xFF for byte in middle) + end
 
 
 @pytest.mark.parametrize(
@@ -118,11 +117,10 @@ def test_the_room_is_the_last_stage_that_has_rollouts(tmp_path: Path) -> None:
 
 
 def row(prompt: str, answer: str, reward: float, tokens: int, gold: str = "6") -> dict[str, Any]:
-    outcome = "correct" if reward else "wrong"
     return {
-        "prompt_id": prompt, "task": "sum", "prompt": prompt, "gold": gold, "answer": answer, "tokens": tokens,
-        "finish": "stop", "version": 0, "reward": reward, "outcome": outcome, "parts": {"accuracy": reward},
-        "detail": "",
+        "prompt_id": prompt, "prompt": prompt, "gold": gold, "answer": answer, "tokens": tokens,
+        "finish": "stop", "reward": reward, "outcome": "correct" if reward else "wrong",
+        "parts": {"accuracy": reward},
     }  # fmt: skip
 
 
@@ -147,13 +145,16 @@ def test_a_steps_figures_and_its_telling_answers() -> None:
     table = [line.strip(" │┃").replace("│", " ").split() for line in text.splitlines() if "/2" in line]
     assert table == [["hard", "6", "1/2", "0.50", "7"], ["easy", "6", "2/2", "1.50", "5"]]
     panels = text[text.index("best: reward 2") :]
-    places = [panels.index(part) for part in ("the best one", "worst: reward 0", "the worst one",
-              "longest: reward 1", "the longest one")]  # fmt: skip
+    parts = ("the best one", "worst: reward 0", "the worst one", "longest: reward 1", "the longest one")
+    places = [panels.index(part) for part in parts]
     assert places == sorted(places)
     assert "all right" not in text
 
 
-@pytest.mark.parametrize("mark", ["[bold]", "[/]", "[red]x[/red]", "[link=file:x]y", "\\[bold]", ":smile:", "[1, 2]"])
+MARKS = ["[bold]", "[/]", "[red]x[/red]", "[link=file:x]y", "\\[bold]", ":smile:", "[1, 2]"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
 def test_what_a_model_wrote_is_no_markup(mark: str) -> None:
     text = shown([row(f"prompt {mark} p", f"answer {mark} a", 0.0, 3, gold=f"{mark} g")])
     for wanted in (f"prompt {mark} p", f"answer {mark} a", f"gold: {mark} g"):
