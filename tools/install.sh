@@ -84,8 +84,12 @@ step() {
     "Then run make install again."
 }
 
-# --no-compile: Python compiles what is imported, which is a small part of all that gets installed.
+# --no-compile: compile_all does it afterwards, on all cores.
 pip_install() { "$VENV/bin/python" -m pip install --no-compile --constraint tools/constraints.txt "$@"; }
+
+# Under PYTHONDONTWRITEBYTECODE, or where .venv is not writable, every process would compile all that it imports: a
+# minute instead of seconds. A few packages hold templates that are no Python; they are of no use here, hence the true.
+compile_all() { "$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" || true; }
 
 # torch's CPU build: on Linux PyPI has the CUDA build only, so the wheel comes from disk or from PyTorch's own index.
 install_torch_cpu() {
@@ -147,6 +151,7 @@ echo "Installing r1mega's pins ($EXTRA) into $VENV (a few GB; the output goes to
 "install_$EXTRA"
 unmet=$(state unmet "$EXTRA")
 [ -z "$unmet" ] || die "pip ended well, yet these are not met: $(echo "$unmet" | tr '\n' ' ')"
+step "bytecode" compile_all
 state digest "$EXTRA" > "$STAMP.new"
 mv "$STAMP.new" "$STAMP"
 rm "$UNFINISHED"

@@ -58,6 +58,8 @@ def start(model: Path | Mapping[str, Any], hf: Mapping[str, Any], options: Engin
             engine = _start(model, hf, options)
             _try(engine)
             return engine
+    except UserError:
+        raise
     # A failed start is a matter of machine, config and versions, and vLLM has one exception for each of them.
     except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         _forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import random
@@ -20,6 +21,7 @@ import torch
 from r1mega.parallel import Layout, Mesh
 from r1mega.rollout.options import EngineOptions, Share
 from r1mega.rollout.requests import check_sampling, seed_of
+from r1mega.rollout.vllm_engine import VLLMGenerator
 from r1mega.types import Completion, Prompt, Sampling, UserError
 from tests.engines import (
     EOS,
@@ -46,7 +48,6 @@ DRAWS = 4000
 def engine_with_weights(kind: str, mesh: Mesh, options: EngineOptions = OPTIONS) -> tuple[Any, Any]:
     """(generator, policy) with the same random weights."""
     from r1mega.models import weights
-    from r1mega.rollout.vllm_engine import VLLMGenerator
     from r1mega.sync import PolicyWeights, push
     from r1mega.train.policy import Policy
 
@@ -182,7 +183,6 @@ def two_updates(kind: str, mesh: Mesh, *, engine: bool) -> dict[str, Any]:
     from r1mega.algo.loss import cross_entropy
     from r1mega.config.sections import Train
     from r1mega.models import weights
-    from r1mega.rollout.vllm_engine import VLLMGenerator
     from r1mega.sync import PolicyWeights, push
     from r1mega.train.batch import micro_batch
     from r1mega.train.policy import Policy
@@ -221,7 +221,6 @@ def two_updates(kind: str, mesh: Mesh, *, engine: bool) -> dict[str, Any]:
 
 def failing_starts(rank: int) -> dict[str, Any]:
     """What each mistake is answered with; and that the process can start an engine all the same."""
-    from r1mega.rollout.vllm_engine import VLLMGenerator
 
     qwen, v3 = MODELS["qwen2_tied"], MODELS["v3"]
     cases: dict[str, tuple[dict[str, Any], EngineOptions]] = {
@@ -438,6 +437,12 @@ def test_shares() -> None:
     assert [Share.of(rank, 3, 1) for rank in range(3)] == [Share(rank, 3) for rank in range(3)]
     with pytest.raises(UserError, match=r"6 rank.* tensor_parallel 4 .*allowed are 1, 2, 3, 6"):
         Share.of(0, 6, 4)
+
+
+def test_a_folder_that_vllm_would_read_wrongly_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(MODELS["v3_tied"]))
+    with pytest.raises(UserError, match=r"tied embeddings.*push the weights"):
+        VLLMGenerator(tmp_path, Speller(), OPTIONS)
 
 
 def test_importing_the_room_does_not_import_vllm() -> None:
