@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -91,6 +92,7 @@ def bridge() -> None:
     Idempotent; a no-op with CUDA, but for the two bugs below.
     """
     _mend_bugs_without_transformer_engine()
+    _write_results_without_a_manager()
     if on_cuda():
         return
     # Megatron-Core decorates small functions with torch.compile; on CPU that costs half a minute of C++
@@ -243,6 +245,18 @@ def _token_counter_of_the_schedules() -> None:
             return torch.zeros(*args, device=here, **kwargs)
 
     schedules.torch = Torch()
+
+
+def _write_results_without_a_manager() -> None:
+    """dist_checkpointing/strategies/filesystem_async.py starts a manager process to hold a list of results.
+
+    It takes seconds to start, and it stays for ever when its rank is killed with -9. Checkpoints are written
+    synchronously: the results are put and taken in one process, and a plain queue does. Can go when upstream
+    makes the manager for asynchronous writing only; must go when we write so.
+    """
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+    filesystem_async._results_queue = queue.Queue()
 
 
 def _mend_bugs_without_transformer_engine() -> None:

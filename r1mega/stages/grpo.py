@@ -44,7 +44,7 @@ from r1mega.train.optimizer import learning_rate
 from r1mega.train.policy import Policy, Update
 from r1mega.types import Completion, Interrupted, Prompt, Sampling, UserError
 
-PROBE_TOKENS = 32
+PROBE_TOKENS = 8
 PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 """How far apart both may be on the probe, in nats: well above rounding, far below stale weights."""
 

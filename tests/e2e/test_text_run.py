@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -90,7 +91,12 @@ def test_killed_anywhere_it_ends_the_same(undisturbed: Path, tmp_path: Path) -> 
             (room / "model.partial").exists() or (room / "checkpoints" / "step_000008" / "COMPLETE").exists()
         ),
     ]
+    before = {child.pid for child in psutil.process_iter()}
     killed = [run_until(config, out, 2, moment) for moment in moments]
+    left = [
+        p for p in psutil.process_iter(["ppid", "cmdline"]) if p.pid not in before and p.info["ppid"] == 1
+    ]
+    assert not [p.info["cmdline"] for p in left if "multiprocessing" in " ".join(p.info["cmdline"] or ())]
     assert killed == [True] * len(moments)
     run(config, out, 2)
     assert outcome(out) == outcome(undisturbed)
@@ -106,7 +112,7 @@ def test_asked_to_stop_it_keeps_its_step(undisturbed: Path, tmp_path: Path) -> N
     moment = lambda: log.exists() and log.read_bytes().count(b"\n") > 3  # noqa: E731
     assert run_until(config, out, 2, moment, number=signal.SIGTERM)
     kept = sorted(path.parent.name for path in (out / "01-base" / "checkpoints").glob("*/COMPLETE"))
-    steps = log.read_bytes().count(b"\n") - 1
+    steps = log.read_bytes().count(b"\n")
     assert kept[-1] == f"step_{steps:06d}"
     assert outcome(out)["stages"][0]["status"] == "interrupted"
     run(config, out, 2)

@@ -31,7 +31,7 @@ def groups() -> list[Group]:
     return [
         Group(
             Prompt("sum/0", "sum", f"first {ODD}", (1, 2), "6", {"target": 6}),
-            (completion("good", 3), completion(ODD, 9, "length")),
+            (completion(" good \n", 3), completion(ODD, 9, "length")),
             (right, wrong),
         ),
         Group(Prompt("sum/1", "sum", "second", (1,), "7"), (completion("", 1),) * 2, (wrong, wrong)),
@@ -47,7 +47,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     wrong = right | {"reward": 0.0, "outcome": "unparseable", "detail": "no answer"}
     wrong["parts"] = {"accuracy": 0.0, "format": 0.0}
     assert rows[:2] == [
-        first | right | {"answer": "good", "tokens": 3, "finish": "stop"},
+        first | right | {"answer": " good \n", "tokens": 3, "finish": "stop"},
         first | wrong | {"answer": ODD, "tokens": 9, "finish": "length"},
     ]
     second = {"prompt_id": "sum/1", "prompt": "second", "gold": "7"} | common
@@ -62,7 +62,8 @@ def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
     for room, before in (("a", groups()[:1]), ("b", groups())):
         write_rollouts(tmp_path / room, 1, before)
         write_rollouts(tmp_path / room, 1, groups())
-    assert rollout_file(tmp_path / "a", 1).read_bytes() == rollout_file(tmp_path / "b", 1).read_bytes()
+    a, b = (rollout_file(tmp_path / room, 1).read_bytes() for room in ("a", "b"))
+    assert a == b and a[4:8] == bytes(4), "no time of writing in gzip's header"
 
 
 def test_a_missing_step_names_those_that_there_are(tmp_path: Path) -> None:
