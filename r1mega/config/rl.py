@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from r1mega.config.section import Section
 from r1mega.config.sections import NotNegative, Rate
@@ -25,7 +25,7 @@ class Rollout(Section):
         default="per_rank",
         description="per_rank: one vLLM engine a rank; per_replica: one over the ranks of a model replica",
     )
-    kv_cache_gb: PositiveFloat = Field(default=1.0, description="GiB of vLLM's key-value cache, an engine")
+    kv_cache_gb: Rate = Field(default=1.0, description="GiB of vLLM's key-value cache, an engine")
     max_sequences: PositiveInt = Field(
         default=128, description="answers that one engine draws at a time, at most"
     )
@@ -46,10 +46,10 @@ class Algorithm(Section):
     mini_batches: PositiveInt = Field(
         default=1, description="optimizer steps a rollout, each on an equal part of its answers (R1-Zero: 16)"
     )
-    clip_low: PositiveFloat = Field(
+    clip_low: Rate = Field(
         default=0.2, description="the ratio is clipped below 1 - clip_low; from 1 on it never binds (R1: 10)"
     )
-    clip_high: PositiveFloat = Field(default=0.2, description="and above 1 + clip_high (R1: 10)")
+    clip_high: Rate = Field(default=0.2, description="and above 1 + clip_high (R1: 10)")
     kl_weight: NotNegative = Field(
         default=1e-3, description="of the k3 divergence from the reference (R1-Zero: 0.001)"
     )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from r1mega.config.section import FilePath, Section
 
@@ -92,7 +92,7 @@ class TaskShare(Section):
     kind: Literal["sums", "countdown", "toy_countdown", "logic", "toy_logic", "gsm8k", "math", "kk"] = Field(
         description="what is asked; gsm8k, math and kk read a .jsonl file, the others are generated"
     )
-    weight: PositiveFloat = Field(
+    weight: Rate = Field(
         default=1.0, description="against the others (R1: math 26K, code 17K, STEM 22K, logic 15K prompts)"
     )
     template: str = Field(
@@ -190,7 +190,7 @@ class Train(Section):
     rivals: ClassVar = (("steps", "epochs"),)
 
     steps: PositiveInt | None = Field(default=None, description="optimizer steps; of grpo: rollouts")
-    epochs: PositiveFloat | None = Field(
+    epochs: Rate | None = Field(
         default=None, description="passes over the data, instead of steps (R1's SFT: 2-3)"
     )
     batch_size: PositiveInt = Field(

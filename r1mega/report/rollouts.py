@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from r1mega.config.schema import stage_rooms
 from r1mega.types import UserError
 
 Row = dict[str, Any]
+_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def rollout_file(room: Path, step: int) -> Path:
@@ -107,8 +109,12 @@ def _answer(title: str, row: Row) -> Panel:
 
 
 def printable(text: str) -> str:
-    """What a model wrote, harmless to a terminal: control characters become U+FFFD."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    """What a model wrote, harmless to a terminal: control and direction characters become U+FFFD."""
+    return "".join(c if c in "\n\t" or not _commands(c) else "\ufffd" for c in text)
+
+
+def _commands(character: str) -> bool:
+    return unicodedata.category(character) == "Cc" or character in _DIRECTIONS
 
 
 def _short(text: str, width: int) -> str:

@@ -250,7 +250,7 @@ class _Training:
         if step == 1 or (every and step % every == 0):
             answer, score = group.completions[0], group.scores[0]
             text = printable(" ".join(answer.text.split()))
-            say(f"step {step}: {group.prompt.text}{'' if text[:1].isspace() else ' '}{text[:300]}")
+            say(f"step {step}: {printable(group.prompt.text)}{'' if text[:1].isspace() else ' '}{text[:300]}")
             say(f"        gold {group.prompt.answer}; {score.outcome}, reward {score.total:g}")
 
     def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Group]:

@@ -26,8 +26,8 @@ class StopRequest:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.asked = True
-        say("stopping after this step; once more to stop at once")
         self._restore()
+        say("stopping after this step; once more to stop at once")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None

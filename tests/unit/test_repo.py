@@ -134,3 +134,10 @@ def test_files_named_in_the_docs_exist() -> None:
             if not target.exists():
                 absent.append(f"{doc.name}: {link or script}")
     assert absent == []
+
+
+def test_no_folder_of_tests_is_left_out(request: pytest.FixtureRequest) -> None:
+    """pytest skips folders called dist or build unless it is told otherwise."""
+    left_out = request.config.getini("norecursedirs")
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not {name for name in folders for pattern in left_out if Path(name).match(pattern)}
