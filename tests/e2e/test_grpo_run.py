@@ -18,6 +18,7 @@ from r1mega.report.rollouts import read_rollouts, steps_with_rollouts
 from r1mega.rewards import Rubric
 from r1mega.train import checkpoint
 from tests.e2e.runs import Coin, Telling, config_file, dapo_file, gsm8k_file, outcome, run, run_until
+from tests.ranks import RankError
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,20 @@ def test_killed_anywhere_it_ends_the_same(undisturbed: Path, tmp_path: Path) -> 
     ]
     killed_at(config, out, 1, moments, "layout.ep=1")
     run(config, out, 1, "layout.ep=1")
+    same(out, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_guard_that_stops_keeps_the_step(undisturbed: Path, tmp_path: Path) -> None:
+    """With the guard on "warn" the run then goes on, and ends as if nothing had been."""
+    config, out = config_file(tmp_path, rl=True), tmp_path / "out"
+    told = "stages.r1_zero.guards.mismatch"
+    said = r"(?s)stopped after step 1, which is saved, by guards\.mismatch.*=warn"
+    with pytest.raises(RankError, match=said):
+        run(config, out, 1, "layout.ep=1", f"{told}_limit=1e-30", f"{told}=stop")
+    newest = checkpoint.newest(out / "02-r1_zero" / "checkpoints")
+    assert newest is not None and newest.name == "step_000001"
+    run(config, out, 1, "layout.ep=1", f"{told}_limit=1e-30")
     same(out, undisturbed)
 
 

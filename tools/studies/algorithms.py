@@ -1,8 +1,8 @@
 """Toy curves of the GRPO family: one base, the same prompts, another algorithm each.
 
-    python tools/study/algorithms.py runs/study             all runs, one after another, then the pictures
-    python tools/study/algorithms.py runs/study --list      what there is to do
-    python tools/study/algorithms.py runs/study --only dapo,gspo
+    python tools/study.py algorithms runs/study             all runs, one after another, then the pictures
+    python tools/study.py algorithms runs/study --list      what there is to do
+    python tools/study.py algorithms runs/study --only dapo,gspo
 
 Every run is an `r1mega run` of configs/toy/r1_zero.toml's second stage in a folder of its own: killed, it
 goes on where it was; what is done is not done again. Results: DIR/*.png and DIR/results.json.
@@ -11,6 +11,7 @@ goes on where it was; what is done is not done again. Results: DIR/*.png and DIR
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -110,13 +111,14 @@ def train_base(folder: Path) -> Path:
 
 
 def start(run: Run, folder: Path, base: Path) -> int:
+    os.environ["PYTHONPATH"] = str(ROOT)  # ranks that run a script of this folder take the package from here
     keys = [f"stages.r1_zero.{key}" for key in run.keys]
     out = (folder / run.name).resolve()
     arguments = ["run", str(ROOT / "configs/toy/r1_zero.toml"), "--stage", "r1_zero", f"out={out}"]
     arguments += [f"seed={run.seed}", f"stages.r1_zero.model.path={base.resolve()}", *keys]
     if not run.coarse:
         return subprocess.run([sys.executable, "-m", "r1mega", *arguments], cwd=ROOT).returncode
-    outcome = launch(2, [sys.executable, str(ROOT / "tools/study/coarse_generator.py"), *arguments])
+    outcome = launch(2, [sys.executable, str(ROOT / "tools/studies/coarse_generator.py"), *arguments])
     print(outcome.details, outcome.message, file=sys.stderr)
     return outcome.code
 

@@ -18,8 +18,8 @@ from r1mega.models import weights
 from r1mega.stages import grpo
 from r1mega.sync import source
 
-FORMAT = torch.float8_e5m2
-"""Two bits of mantissa: a weight is off by up to an eighth of itself."""
+FORMAT = torch.float8_e4m3fn
+"""Three bits of mantissa: a weight is off by up to a sixteenth of itself."""
 
 
 def rounded(model: torch.nn.Module) -> dict[str, torch.Tensor]:
