@@ -42,7 +42,10 @@ COMMANDS = {"grade": "grade", "eval": "evaluate", "decontaminate": "decontaminat
 """command -> its module in r1mega.commands."""
 RUN_HELP = """\
 examples:
-  r1mega run configs/toy/pretrain_v3.toml --list              the stages, and which are done
+  r1mega run configs/toy/r1.toml --list                       the stages as a tree, and which are done
+  r1mega run configs/toy/r1.toml --stage rl_reasoning         one stage; what it needs must be done,
+                                                              or is made first with with_upstream=true
+  r1mega run configs/toy/r1.toml --from cold_start --until rl_reasoning
   r1mega run configs/toy/pretrain_v3.toml profile=smoke       a [profile.NAME] table of the file
   r1mega run configs/toy/pretrain_v3.toml out=/scratch/a      the run's folder, runs/NAME otherwise
   r1mega run configs/toy/pretrain_qwen2.toml stages.base.train.steps=200 --nproc 1
@@ -53,12 +56,14 @@ the run's folder:
   01-STAGE/metrics.jsonl           one object a step
   01-STAGE/plots/                  the curves
   01-STAGE/checkpoints/            what a run goes on from
-  01-STAGE/model/                  the result: a Hugging Face folder
-  01-STAGE/DONE.json               the stage is done
+  01-STAGE/model/                  the result: a Hugging Face folder (dataset/ or models/ of other stages)
+  01-STAGE/benchmarks/             what it was measured on
+  01-STAGE/DONE.json               the stage is done; what it was made from
 
 resume: stop a run however you like and give the same command again. Finished stages are skipped, the
 newest complete checkpoint is taken up. Ctrl-C finishes the step and keeps a checkpoint first; a second
-Ctrl-C stops at once.
+Ctrl-C stops at once. A stage whose config, files or inputs have changed is made again, and so are those
+that depend on it, no others; what and why is said first, and the earlier result is kept (NN-STAGE.old1).
 
 ranks: --nproc N starts N ranks on this machine under torchrun. Under a torchrun or srun of your own
 (RANK and WORLD_SIZE are set) the command is one rank of that job.
@@ -94,6 +99,9 @@ def guarded(action: Callable[[], Outcome]) -> Outcome:
         return Outcome(INTERRUPTED, str(stop))
     except KeyboardInterrupt:
         return Outcome(INTERRUPTED, f"interrupted: {GO_ON}")
+    except BrokenPipeError:  # whoever read the output has enough of it, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Outcome(0)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" while writing {error.filename}" if error.filename else ""
@@ -149,8 +157,10 @@ def build_parser() -> argparse.ArgumentParser:
         "overrides", metavar="key=value", nargs="*", help="values that win over the file's"
     )
     run_parser.add_argument("--nproc", metavar="N", help="ranks on this machine, the same as nproc=N")
-    run_parser.add_argument("--stage", metavar="NAME", help="only this stage")
-    run_parser.add_argument("--list", action="store_true", help="list the stages and stop")
+    run_parser.add_argument("--stage", metavar="NAME,...", help="only this stage, or these")
+    run_parser.add_argument("--from", metavar="NAME", dest="first", help="this stage and those after it")
+    run_parser.add_argument("--until", metavar="NAME", dest="last", help="no stage after this one")
+    run_parser.add_argument("--list", action="store_true", help="show the stages as a tree and stop")
 
     text = "say how far a run is"
     status_parser = commands.add_parser("status", help=text, description=text)
@@ -185,26 +195,46 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
     if options.nproc is not None:
         overrides = [*overrides, f"nproc={options.nproc}"]
     config = load(file, overrides)
-    if options.stage is not None and options.stage not in config.stages:
-        raise UserError(f"--stage {options.stage}: no such stage; stages: {', '.join(config.stages)}")
+    chosen = chosen_stages(config, options)
     is_rank = "RANK" in os.environ or "WORLD_SIZE" in os.environ  # of a torchrun or srun: ours or another
-    if not is_rank:
-        refuse_layouts(config, config.nproc)
     if options.list:
-        from r1mega.report.status import describe_plan
+        from r1mega.report.tree import describe_plan
 
         print(describe_plan(config))
         return Outcome(0)
     if not is_rank:
+        refuse_layouts(config, config.nproc)
         if config.nproc > 1:
-            only = ["--stage", options.stage] if options.stage else []
-            ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides, *only]
+            ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides]
+            ranks += ["--stage", ",".join(chosen)] if chosen else []
             return finished(launch(config.nproc, ranks, threads=config.threads), config)
         os.environ["OMP_NUM_THREADS"] = str(config.threads or cpu_threads(1))  # read when torch is imported
     from r1mega.stages import pipeline
 
-    pipeline.run(config, only_stage=options.stage)
+    pipeline.run(config, chosen, command=" ".join(["r1mega run", file, *overrides]))
     return Outcome(0) if is_rank else finished(Outcome(0), config)
+
+
+def chosen_stages(config: RunConfig, options: argparse.Namespace) -> list[str] | None:
+    """Those that --stage, --from and --until ask for, in their order; None: all."""
+    names = list(config.stages)
+    wanted = options.stage.split(",") if options.stage else []
+    asked = {"--stage": wanted, "--from": [options.first], "--until": [options.last]}
+    if options.stage and (options.first or options.last):
+        raise UserError("--stage names what to run; leave out --from and --until")
+    for option, given in asked.items():
+        for name in given:
+            if name is not None and name not in names:
+                raise UserError(f"{option} {name}: no such stage; stages: {', '.join(names)}")
+    if options.stage:
+        return [name for name in names if name in wanted]
+    if not (options.first or options.last):
+        return None
+    begin = names.index(options.first) if options.first else 0
+    end = names.index(options.last) + 1 if options.last else len(names)
+    if begin >= end:
+        raise UserError(f"--from {options.first} comes after --until {options.last}: no stage is left")
+    return names[begin:end]
 
 
 def finished(outcome: Outcome, config: RunConfig) -> Outcome:

@@ -272,6 +272,14 @@ def on_leader(action: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[no-any-return]
 
 
+def everyone() -> None:
+    """Wait until every rank of the job is here."""
+    import torch.distributed as dist
+
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+
+
 def connect() -> None:
     """Join torch.distributed as the environment says, unless it is joined; alone when there is no launcher.
 

@@ -5,22 +5,26 @@ python -m r1mega.config.reference prints it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from r1mega.config.errors import model_in
+from r1mega.config.errors import model_in, values_of
 from r1mega.config.merge import SECTIONS
-from r1mega.config.schema import RunConfig
+from r1mega.config.schema import KINDS, RunConfig
 from r1mega.config.section import Section
 
 
 def reference() -> str:
-    """A table for the run's own keys and one for each section."""
+    """A table for the run's own keys, one for each section, and one for what else a kind of stage has."""
     parts = [table("The run", RunConfig)]
     parts += [table(f"`[{name}]`: {first_line(section)}", section) for name, section in SECTIONS.items()]
+    parts += [
+        table(f"Stages of kind `{kind}`: {first_line(stage)}", stage, without=SECTIONS)
+        for kind, stage in KINDS.items()
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -29,8 +33,13 @@ def first_line(section: type[Section]) -> str:
     return line[:1].lower() + line[1:]
 
 
-def table(title: str, section: type[Section]) -> str:
-    rows = [f"| `{key}` | {default(field)} | {escaped(field)} |" for key, field in fields(section)]
+def table(title: str, section: type[Section], without: Collection[str] = ()) -> str:
+    """without: keys of the section that have a table elsewhere."""
+    rows = [
+        f"| `{key}` | {default(field)} | {escaped(field)} |"
+        for key, field in fields(section)
+        if key.partition(".")[0] not in without
+    ]
     return "\n".join([f"### {title}", "", "| key | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -53,6 +62,9 @@ def fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Fiel
         nested = model_in(field.annotation)
         if nested is not None and issubclass(nested, Section):
             yield from fields(nested, f"{prefix}{name}.")
+        each = model_in(values_of(field.annotation))
+        if each is not None and issubclass(each, Section):
+            yield from fields(each, f"{prefix}{name}.NAME.")
 
 
 def default(field: FieldInfo) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from r1mega.config.section import Section
-from r1mega.config.sections import Names
+from r1mega.config.section import FilePath, Section
+from r1mega.config.sections import Names, only_one
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -83,6 +83,43 @@ class OverlongPart(RewardPart):
     buffer: PositiveInt = Field(default=4096, description="tokens before rollout.max_tokens where it begins")
 
 
+class ModelPart(RewardPart):
+    """What a reward model says, computed by the trainer's ranks where the part counts."""
+
+    takes = "reward_models"
+    rivals: ClassVar = (("from_stage", "path"),)
+
+    from_stage: str | None = Field(default=None, description="an earlier stage of kind reward_models")
+    name: str | None = Field(
+        default=None, description="which of that stage's models; none = the part's own name"
+    )
+    path: FilePath | None = Field(default=None, description="or the folder of one such model")
+    scale: Literal["sigmoid", "raw"] = Field(
+        default="sigmoid",
+        description="sigmoid: 0 to 1, as of the other parts, where no outlier rules its group; of a pairwise "
+        "model, whose zero is arbitrary, around its mean on held-out answers; raw: as the model gives it, "
+        "without bounds (R1: not public)",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.weight:
+            only_one(self, self.rivals[0])
+        if self.path is not None and self.name is not None:
+            raise ValueError("path names one model's folder already; leave out name")
+        return self
+
+
+class HelpfulPart(ModelPart):
+    """Helpfulness, judged on the summary only, so that it does not disturb the thoughts (R1)."""
+
+    missing: Finite = Field(default=0.0, description="value of an answer without summary, scaled already")
+
+
+class SafetyPart(ModelPart):
+    """Safety, judged on the whole response, thoughts included (R1)."""
+
+
 class Rewards(Section):
     """The parts of the reward; the total is their weighted sum (R1-Zero: accuracy and format, equal)."""
 
@@ -92,6 +129,8 @@ class Rewards(Section):
     repetition: RepetitionPart = RepetitionPart()
     length: LengthPart = LengthPart()
     overlong: OverlongPart = OverlongPart()
+    helpful: HelpfulPart = HelpfulPart()
+    safety: SafetyPart = SafetyPart()
 
     @field_validator("*", mode="before")
     @classmethod

@@ -7,70 +7,34 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from r1mega.config.collect import Collect
+from r1mega.config.graph import complaint
+from r1mega.config.reward_models import RewardModels
 from r1mega.config.rewards import Rewards
 from r1mega.config.rl import Algorithm, Gate, Guards, Rollout
 from r1mega.config.section import FilePath, Section
-from r1mega.config.sections import Checkpoint, Data, Eval, LayoutSizes, Log, Model, Tokenizer, Train
+from r1mega.config.stage import StageConfig, TrainingConfig
 
 
-class StageConfig(Section):
-    """The sections of every stage that trains on data. `data_kinds`: what the stage can learn from."""
-
-    data_kinds: ClassVar[tuple[str, ...]] = ()
-
-    kind: str
-    model: Model
-    tokenizer: Tokenizer = Tokenizer()
-    layout: LayoutSizes = LayoutSizes()
-    data: Data
-    train: Train
-    eval: Eval = Eval()
-    checkpoint: Checkpoint = Checkpoint()
-    log: Log = Log()
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
-        if self.data.kind not in self.data_kinds:
-            kinds = " or ".join(self.data_kinds)
-            raise ValueError(f"data.kind = '{self.data.kind}': stages of kind {self.kind} learn from {kinds}")
-        training = self.tokenizer.train
-        if self.model.config is None:
-            if training is not None:
-                raise ValueError(
-                    "tokenizer.train: weights that exist have a tokenizer already; use tokenizer.path"
-                )
-            return self
-        if training is None and self.tokenizer.path is None:
-            raise ValueError(
-                "a model with random weights has no tokenizer: give tokenizer.train or tokenizer.path"
-            )
-        rows = self.model.config.get("vocab_size") if isinstance(self.model.config, dict) else None
-        if training is not None and isinstance(rows, int) and rows < training.vocab_size:
-            raise ValueError(
-                f"model.config.vocab_size {rows} is below tokenizer.train.vocab_size {training.vocab_size}"
-            )
-        return self
-
-
-class Pretrain(StageConfig):
+class Pretrain(TrainingConfig):
     """Learn to continue text, every token counts."""
 
     data_kinds = ("toy", "text")
     kind: Literal["pretrain"]
 
 
-class Sft(StageConfig):
+class Sft(TrainingConfig):
     """Supervised fine-tuning: learn the answers, prompts do not count."""
 
     data_kinds = ("pairs",)
     kind: Literal["sft"]
 
 
-class Grpo(StageConfig):
+class Grpo(TrainingConfig):
     """Reinforcement learning: answers to prompts, graded by rules, compared within their group."""
 
     data_kinds = ("tasks",)
@@ -107,7 +71,7 @@ class Grpo(StageConfig):
         return self
 
 
-StageUnion: TypeAlias = Pretrain | Sft | Grpo
+StageUnion: TypeAlias = Pretrain | Sft | Grpo | Collect | RewardModels
 KINDS: dict[str, type[StageConfig]] = {
     get_args(stage.model_fields["kind"].annotation)[0]: stage for stage in get_args(StageUnion)
 }
@@ -123,6 +87,11 @@ class RunConfig(Section):
         description="the run's own folder; default runs/NAME",
     )
     nproc: PositiveInt = Field(default=1, description="ranks on this machine; --nproc is the same")
+    with_upstream: bool = Field(
+        default=False,
+        description="make what a stage needs first, where --stage or --from asks for one whose inputs are "
+        "missing; otherwise that is an error",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads a rank; none = cores / nproc")
     stages: dict[str, Annotated[StageUnion, Field(discriminator="kind")]] = Field(
         min_length=1, description="the stages, in the order in which they run"
@@ -142,13 +111,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _stages_follow(self) -> Self:
-        earlier: list[str] = []
-        for name, stage in self.stages.items():
-            start = stage.model.from_stage
-            if start is not None and start not in earlier:
-                known = ", ".join(earlier) or "none"
-                raise ValueError(f"stages.{name}.model.from_stage = '{start}': stages before {name}: {known}")
-            earlier.append(name)
+        if wrong := complaint(self.stages):
+            raise ValueError(wrong)
         return self
 
     def stage_dir(self, name: str) -> Path:
@@ -156,8 +120,12 @@ class RunConfig(Section):
 
 
 def stage_room(run: Path, number: int, name: str) -> Path:
-    """A stage's folder in the run's: its number from 01, and its name."""
-    return run / f"{number:02d}-{name}"
+    """A stage's folder in the run's: its number from 01, and its name.
+
+    One that is there keeps its number when stages are put before it.
+    """
+    there = [room for room in stage_rooms(run) if room.name[3:] == name]
+    return there[0] if there else run / f"{number:02d}-{name}"
 
 
 def stage_rooms(run: Path) -> list[Path]:

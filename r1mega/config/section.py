@@ -18,6 +18,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    takes: ClassVar[str] = "model"
+    """What a key `from_stage` of this section takes from the stage that it names; see `stage.Artifact`."""
+
     rivals: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of keys that exclude each other: one that is set later displaces the others."""
 
@@ -33,7 +36,24 @@ class Section(BaseModel):
 
 
 WITHOUT_EFFECT = frozenset(
-    {"layout", "log", "checkpoint", "guards", "eval.every", "train.micro_batch_tokens"}
+    {
+        "label",
+        "minutes",
+        "layout",
+        "log",
+        "checkpoint",
+        "guards",
+        "benchmarks",
+        "examples",
+        "eval.every",
+        "train.micro_batch_tokens",
+        "rollout.engines",
+        "rollout.kv_cache_gb",
+        "rollout.max_sequences",
+        "sampling.kv_cache_gb",
+        "sampling.max_sequences",
+        "sampling.tensor_parallel",
+    }
 )
 """Keys of a stage that change at most the last bits of a number or how one looks on, not what is computed."""
 

@@ -39,6 +39,11 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="number format of weights and activations"
     )
+    changes: dict[str, Any] | None = Field(
+        default=None,
+        description="keys of its config.json that are replaced, here and in what is exported, such as a "
+        "longer max_position_embeddings; tie_word_embeddings = false begins with a copy",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -65,6 +70,10 @@ class Tokenizer(Section):
         default=None, description="a SentencePiece .model, a tokenizer.json, or a folder with one"
     )
     train: TokenizerTraining | None = Field(default=None, description="train one on the stage's texts")
+    graft: Literal["r1"] | None = Field(
+        default=None,
+        description="give the model's own tokenizer R1's tags, its tokens for turns and its chat template",
+    )
 
 
 class LayoutSizes(Section):
@@ -94,12 +103,12 @@ class TaskShare(Section):
     """One task of a mixture."""
 
     kind: Literal[
-        "sums", "countdown", "toy_countdown", "logic", "toy_logic",
+        "sums", "countdown", "toy_countdown", "logic", "toy_logic", "toy_code", "toy_general",
         "gsm8k", "math", "aime", "olympiad", "kaoyan", "svamp", "messages", "kk", "choice", "gpqa",
         "humaneval", "mbpp", "code_contests", "codeforces", "livecodebench", "code", "ifeval",
     ] = Field(
-        description="what is asked; sums, countdown and logic are generated, the others read a file in the "
-        "format of that name (docs/benchmarks.md)"
+        description="what is asked; sums, countdown, logic, toy_... are generated, the others read a file in "
+        "the format of that name (docs/benchmarks.md)"
     )  # fmt: skip
     weight: Rate = Field(
         default=1.0, description="against the others (R1: math 26K, code 17K, STEM 22K, logic 15K prompts)"
@@ -123,16 +132,23 @@ class Data(Section):
     path: FilePath | None = Field(
         default=None, description="the .jsonl file (text, pairs; tasks: of those that name none themselves)"
     )
+    from_stage: str | None = Field(
+        default=None, description="an earlier stage that has made a data set, instead of a file (pairs)"
+    )
     text_key: str = Field(default="text", description="JSON key of the text (text)")
     prompt_key: str = Field(default="question", description="JSON key of the prompt (pairs)")
     answer_key: str = Field(default="answer", description="JSON key of the answer (pairs)")
     template: str = Field(
         default="User: {prompt} Assistant:",
-        description="what stands before an answer; {prompt} is replaced (pairs)",
+        description="what stands before an answer; {prompt} is replaced; or chat, the model's own (pairs)",
     )
     documents: PositiveInt = Field(default=80_000, description="documents to generate (toy)")
     levels: Names = Field(
         default=("c2", "c3", "c4", "c5", "c6"), description="problems: ck is a sum of k terms (toy)"
+    )
+    extra: dict[str, Rate] | None = Field(
+        default=None,
+        description="shares of documents about other things than sums: general, code, countdown, logic (toy)",
     )
     tasks: dict[str, TaskShare] | None = Field(
         default=None, description="the mixture: a table for each task, by its name (tasks)"
@@ -145,24 +161,30 @@ class Data(Section):
         default=0.02, ge=0, lt=1, description="fraction kept for evaluation, never trained on"
     )
 
+    takes = "dataset"
+    rivals: ClassVar = (("path", "from_stage"),)
     only_for: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "path": ("text", "pairs", "tasks"),
+        "from_stage": ("pairs",),
         "text_key": ("text",),
         "prompt_key": ("pairs",),
         "answer_key": ("pairs",),
         "template": ("pairs",),
         "documents": ("toy",),
         "levels": ("toy",),
+        "extra": ("toy",),
         "tasks": ("tasks",),
         "max_prompt": ("tasks",),
     }
 
     @classmethod
     def outdated(cls, table: Mapping[str, Any], later: Mapping[str, Any]) -> set[str]:
+        gone = super().outdated(table, later)
         if "kind" not in later:
-            return set()
+            return gone
         kind = later["kind"]
-        return {key for key in table if key not in later and kind not in cls.only_for.get(key, (kind,))}
+        lost = {key for key in table if kind not in cls.only_for.get(key, (kind,))}
+        return gone | (lost - later.keys())
 
     def _has_own(self, key: str) -> bool:
         return getattr(self, key) != type(self).model_fields[key].default
@@ -170,16 +192,20 @@ class Data(Section):
     @field_validator("template")
     @classmethod
     def _has_prompt(cls, value: str) -> str:
-        if value.count("{prompt}") != 1:
-            raise ValueError("must contain {prompt} exactly once")
+        if value.count("{prompt}") != 1 and value != "chat":
+            raise ValueError("must contain {prompt} exactly once, or be chat")
         return value
 
     _known_levels = field_validator("levels")(known_levels)
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
-        if self.kind in ("text", "pairs") and self.path is None:
-            raise ValueError(f"kind '{self.kind}' needs data.path, a .jsonl file; say data.path=FILE")
+        if self.kind == "text" and self.path is None:
+            raise ValueError("kind 'text' needs data.path, a .jsonl file; say data.path=FILE")
+        if self.kind == "pairs" and (self.path is None) == (self.from_stage is None):
+            raise ValueError(
+                "kind 'pairs' needs data.path, a .jsonl file (say data.path=FILE), or data.from_stage"
+            )
         if self.kind == "tasks" and not self.tasks:
             raise ValueError("kind 'tasks' needs a table data.tasks.NAME for each task of the mixture")
         for name, task in (self.tasks or {}).items():

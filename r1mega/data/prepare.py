@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from r1mega.config.sections import Data, TokenizerTraining
-from r1mega.data import toy
+from r1mega.data import toy, toy_extra
+from r1mega.data.chat import ChatTemplate
 from r1mega.data.samples import Report, pair_samples, text_samples
 from r1mega.data.source import split
 from r1mega.data.store import TokenStore, build_store, open_store
+from r1mega.data.templates import CHAT
 from r1mega.data.text import Pair, read_pairs, read_texts
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer, train_sentencepiece
 from r1mega.files import fingerprint, write_json
@@ -48,26 +50,58 @@ def train_tokenizer(texts: Iterable[str], training: TokenizerTraining, model_fil
     return tokenizer
 
 
-def prepare(data: Data, tokenizer: Tokenizer, seed: int, folder: Path, *, held_out_samples: int) -> None:
+ROWS = "rows.jsonl"
+"""Of a data set that a stage has made: prompts and responses, one JSON object a line."""
+
+
+def resolved(data: Data, inputs: Mapping[str, Path]) -> Data:
+    """The section with the file of the stage that it names. inputs: folders of data sets, by stage."""
+    if data.from_stage is None:
+        return data
+    found = {"path": inputs[data.from_stage] / ROWS, "from_stage": None}
+    return data.model_copy(update=found | {"prompt_key": "prompt", "answer_key": "response"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What samples are made of.
+
+    held_out: how many held-out documents the toy corpus makes; files hold out a fraction of their rows.
+    chat:     what the template "chat" stands for; None where it is not used.
+    """
+
+    data: Data
+    tokenizer: Tokenizer
+    seed: int
+    held_out: int
+    chat: ChatTemplate | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        section = self.data.model_dump(mode="json", exclude={"path"})
+        file = fingerprint(self.data.path) if self.data.path is not None else None
+        marks = {"version": VERSION, "data": section, "file": file, "seed": self.seed}
+        marks |= {"tokenizer": self.tokenizer.digest, "chat": self.chat and self.chat.digest}
+        return marks | ({"held_out_samples": self.held_out} if self.data.kind == "toy" else {})
+
+
+def prepare(recipe: Recipe, folder: Path) -> None:
     """Tokenise into `folder`/train and `folder`/held_out, unless they are there already. One process does
     this.
 
-    held_out_samples: how many held-out documents the toy corpus makes; files hold out a fraction of their
-                      rows.
     Raises UserError for data that cannot be read, naming the line, or that gives nothing to learn from.
     """
-    marks = _fingerprint(data, tokenizer, seed, held_out_samples)
+    data, marks = recipe.data, recipe.fingerprint()
     if _is_there(folder, marks, data):
         return
-    rows = _Rows(data, seed, held_out_samples)
+    rows = _Rows(data, recipe.seed, recipe.held_out)
     for name in ("train", "held_out") if _holds_out(data) else ("train",):
         report = Report()
-        samples = _samples(data, tokenizer, rows.of(name), report)
+        samples = _samples(recipe, rows.of(name), report)
         store = build_store(
             samples,
             folder / name,
             marks,
-            vocab_size=tokenizer.vocab_size,
+            vocab_size=recipe.tokenizer.vocab_size,
             progress=_progress(f"tokenising {name}"),
         )
         write_json(folder / f"{name}.json", asdict(report))
@@ -75,14 +109,12 @@ def prepare(data: Data, tokenizer: Tokenizer, seed: int, folder: Path, *, held_o
         say(f"{name}: {len(store):,} sequences, {report.tokens:,} tokens{dropped}")
 
 
-def open_prepared(
-    data: Data, tokenizer: Tokenizer, seed: int, folder: Path, *, held_out_samples: int
-) -> Prepared:
+def open_prepared(recipe: Recipe, folder: Path) -> Prepared:
     """What `prepare` made, on any rank."""
-    marks = _fingerprint(data, tokenizer, seed, held_out_samples)
+    marks = recipe.fingerprint()
     train = open_store(folder / "train", marks)
     assert train is not None, "prepare() comes first"
-    return Prepared(train, open_store(folder / "held_out", marks) if _holds_out(data) else None)
+    return Prepared(train, open_store(folder / "held_out", marks) if _holds_out(recipe.data) else None)
 
 
 def _holds_out(data: Data) -> bool:
@@ -92,13 +124,6 @@ def _holds_out(data: Data) -> bool:
 def _is_there(folder: Path, marks: dict[str, Any], data: Data) -> bool:
     names = ("train", "held_out") if _holds_out(data) else ("train",)
     return all(open_store(folder / name, marks) is not None for name in names)
-
-
-def _fingerprint(data: Data, tokenizer: Tokenizer, seed: int, held_out_samples: int) -> dict[str, Any]:
-    section = data.model_dump(mode="json", exclude={"path"})
-    file = fingerprint(data.path) if data.path is not None else None
-    marks = {"version": VERSION, "data": section, "file": file, "tokenizer": tokenizer.digest, "seed": seed}
-    return marks | ({"held_out_samples": held_out_samples} if data.kind == "toy" else {})
 
 
 class _Rows:
@@ -118,7 +143,7 @@ class _Rows:
         wanted = name == "held_out"
         if self.data.kind == "toy":
             count = self.held_out_samples if wanted else self.data.documents
-            return toy.corpus(count, self.seed, _levels(self.data), held_out=wanted)
+            return _toy(self.data, count, self.seed, held_out=wanted)
         return (
             row for row, held in zip(_file_rows(self.data), self._held_out, strict=True) if held == wanted
         )
@@ -133,7 +158,7 @@ def _file_rows(data: Data) -> Iterator[Any]:
 
 def _spaced(pair: Pair, template: str) -> Pair:
     """The answer, set off from the template by a space that belongs to the answer, as in running text."""
-    if not pair.answer or template[-1].isspace() or pair.answer[0].isspace():
+    if not pair.answer or template == CHAT or template[-1].isspace() or pair.answer[0].isspace():
         return pair
     return Pair(pair.prompt, f" {pair.answer}")
 
@@ -141,24 +166,35 @@ def _spaced(pair: Pair, template: str) -> Pair:
 def raw_texts(data: Data, seed: int) -> Iterator[str]:
     """What a tokenizer of this data is trained on."""
     if data.kind == "toy":
-        return toy.corpus(data.documents, seed, _levels(data))
+        return _toy(data, data.documents, seed)
     if data.kind == "text":
         return _file_rows(data)
     return (data.template.replace("{prompt}", prompt) + answer for prompt, answer in _file_rows(data))
+
+
+def _toy(data: Data, count: int, seed: int, *, held_out: bool = False) -> Iterator[str]:
+    extra = toy_extra.documents(data.extra or {})
+    return toy.corpus(count, seed, _levels(data), held_out=held_out, extra=extra)
 
 
 def _levels(data: Data) -> list[int]:
     return [int(level.removeprefix("c")) for level in data.levels]
 
 
-def _samples(data: Data, tokenizer: Tokenizer, rows: Iterable[Any], report: Report) -> Iterator[Sample]:
+def _samples(recipe: Recipe, rows: Iterable[Any], report: Report) -> Iterator[Sample]:
+    data, tokenizer = recipe.data, recipe.tokenizer
+    longest = data.max_length
     if data.kind == "pairs":
-        made = pair_samples(
-            rows, tokenizer, template=data.template, max_length=data.max_length, report=report
+        yield from pair_samples(
+            rows,
+            tokenizer,
+            template=data.template,
+            chat=recipe.chat,
+            max_length=longest,
+            report=report,
         )
     else:
-        made = text_samples(rows, tokenizer, max_length=data.max_length, report=report)
-    yield from made
+        yield from text_samples(rows, tokenizer, max_length=longest, report=report)
     if not report.kept:
         raise UserError(
             f"no sequence is left to learn from: {report.too_long} were longer than data.max_length "

@@ -34,11 +34,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark, ready to be asked. samples: answers to each prompt. key, same: of its rule, for votes."""
+    """A benchmark, ready to be asked. samples: answers to each prompt. grader: a key of rewards.GRADERS."""
 
     name: str
     prompts: Sequence[Prompt]
     samples: int
+    grader: str
 
     def places(self) -> list[tuple[Place, Prompt]]:
         return [

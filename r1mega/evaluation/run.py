@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1mega import device
-from r1mega.data.benchmarks import BENCHMARKS, benchmark, load
+from r1mega.data.benchmarks import benchmark, load
+from r1mega.data.tokenizers import Tokenizer
 from r1mega.evaluation.harness import Progress, Task, answers, draw, missing
 from r1mega.evaluation.model import Asker, room, stops
 from r1mega.evaluation.results import figures
 from r1mega.evaluation.store import Store, read_answers, same_settings
 from r1mega.files import fingerprint, write_json
-from r1mega.parallel import Launch, connect, on_leader
+from r1mega.parallel import Launch, connect, everyone, on_leader
 from r1mega.rewards import DEFAULT_PARTS, GRADERS, Part, Rubric
 from r1mega.rewards.code import code_grader
 from r1mega.rewards.code.sandbox import Level
@@ -59,15 +60,20 @@ class Settings:
     sandbox: Level = "bubblewrap"
 
 
-def evaluate(settings: Settings, progress: Callable[[int], Progress]) -> dict[str, dict[str, Any]]:
+def evaluate(
+    settings: Settings,
+    progress: Callable[[int], Progress],
+    more: Callable[[Tokenizer], Sequence[Task]] = lambda tokenizer: (),
+) -> dict[str, dict[str, Any]]:
     """Draw what is missing, and the figures of all benchmarks, which also go into <out>/results.json.
 
     progress: is given the number of answers to draw, on this rank, and returns what is told of each.
+    more:     further tasks than `settings.benchmarks`, for the model's tokenizer.
     Under a launcher all ranks call this together; each engine answers its share of the questions.
     Raises UserError for whatever does not fit, before anything is drawn where that can be known.
     """
     asker = Asker.of(settings.model, settings.template)
-    tasks = [_task(name, settings, asker) for name in settings.benchmarks]
+    tasks = [*(_task(name, settings, asker) for name in settings.benchmarks), *more(asker.tokenizer)]
     prompts = [prompt for task in tasks for prompt in task.prompts]
     space = room(settings.model, prompts, settings.max_tokens, LONGEST)
     sampling = Sampling(
@@ -81,6 +87,7 @@ def evaluate(settings: Settings, progress: Callable[[int], Progress]) -> dict[st
     connect()
     on_leader(lambda: same_settings(settings.out, _noted(settings, asker, tasks, sampling)))
     _draw(settings, asker, tasks, sampling, space.context, reward, progress)
+    everyone()  # the figures are of all ranks' answers
     return on_leader(lambda: _conclude(settings, tasks))
 
 
@@ -92,7 +99,7 @@ def rubric(template: str, tasks: Sequence[Task], sandbox: Level) -> Rubric:
         "language": Part(0.0, language("question")),
     }
     rules = {**GRADERS, "code": code_grader(sandbox=sandbox)}
-    return Rubric({t.name: BENCHMARKS[t.name].grader for t in tasks}, parts, where="final", rules=rules)
+    return Rubric({task.name: task.grader for task in tasks}, parts, where="final", rules=rules)
 
 
 def _task(name: str, settings: Settings, asker: Asker) -> Task:
@@ -104,7 +111,8 @@ def _task(name: str, settings: Settings, asker: Asker) -> Task:
         since=settings.since if dated else None,
         until=settings.until if dated else None,
     )[: settings.limit]
-    return Task(name, asker.prompts(row, questions, bare=settings.bare), settings.samples or row.samples)
+    prompts = asker.prompts(row, questions, bare=settings.bare)
+    return Task(name, prompts, settings.samples or row.samples, row.grader)
 
 
 def _draw(
@@ -149,9 +157,7 @@ def _cache_gb(settings: Settings) -> float:
 
 def _conclude(settings: Settings, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
     there = read_answers(settings.out)
-    results = {
-        task.name: figures(answers(task, there), GRADERS[BENCHMARKS[task.name].grader]) for task in tasks
-    }
+    results = {task.name: figures(answers(task, there), GRADERS[task.grader]) for task in tasks}
     write_json(settings.out / "results.json", {"model": str(settings.model), "benchmarks": results})
     return results
 

@@ -13,6 +13,7 @@ WINDOW = 50  # steps over which the pace is taken
 
 FORMATS: dict[str, str] = {
     "reward": "reward {:.3f}",
+    "kept": "kept {:.1%}",
     "accuracy": "accuracy {:.3f}",
     "format": "format {:.3f}",
     "held_out_accuracy": "held-out {:.3f}",

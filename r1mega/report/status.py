@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1mega.config.schema import Grpo, RunConfig, stage_room, stage_rooms
+from r1mega.config.ledger import FOLDERS
+from r1mega.config.schema import stage_room, stage_rooms
 from r1mega.files import read_json
 from r1mega.logs.metrics import read_metrics
 from r1mega.logs.view import clock_time, is_number, summary
+from r1mega.report.table import table
 from r1mega.types import UserError
 
 LAST = 50  # records from which the pace is taken
@@ -35,6 +37,8 @@ def describe_run(run: Path) -> str:
     lines = [f"{found['name']}  {folder}  {clock_time(found['seconds'])}"]
     for number, stage in enumerate(found["stages"], start=1):
         lines.append("  " + describe_stage(stage_room(folder, number, stage["name"]), stage))
+    if any(stage.get("benchmarks") for stage in found["stages"]):
+        lines += ["", "pass@1, in per cent", table(found["stages"])]
     return "\n".join(lines)
 
 
@@ -43,13 +47,14 @@ def describe_end(run: Path) -> str:
     done = [room for room in stage_rooms(run) if (room / "DONE.json").is_file()]
     pictures = [picture for room in done for picture in sorted((room / "plots").glob("*.png"))]
     lines = [describe_run(run), *(f"curves: {path}" for path in pictures)]
-    return "\n".join([*lines, *(f"model:  {room / 'model'}" for room in done[-1:])])
+    made = [room / folder for room in done[-1:] for folder in FOLDERS.values()]
+    return "\n".join([*lines, *(f"result: {path}" for path in made if path.is_dir())])
 
 
 def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
     parts = [room.name, stage["kind"], stage["status"]]
     if stage["status"] == "done":
-        return "  ".join([*parts, clock_time(stage["seconds"]), *changes(stage["metrics"])])
+        return "  ".join([*parts, _spent(stage), *changes(stage["metrics"])])
     records = read_metrics(room / "metrics.jsonl")
     if not records:
         return "  ".join(parts)
@@ -62,6 +67,16 @@ def describe_stage(room: Path, stage: Mapping[str, Any]) -> str:
         age = time.time() - (room / "metrics.jsonl").stat().st_mtime
         parts.append(f"(last step {clock_time(max(0.0, age))} ago)")  # long ago: it was killed, or it hangs
     return "  ".join(parts)
+
+
+def _spent(stage: Mapping[str, Any]) -> str:
+    """Its time, and its budget where it has one."""
+    minutes = stage.get("minutes")
+    spent = clock_time(stage["seconds"])
+    if minutes is None:
+        return spent
+    over = ", over its budget" if stage["seconds"] > 60 * minutes else ""
+    return f"{spent} of {clock_time(60 * minutes)}{over}"
 
 
 def changes(metrics: Mapping[str, Any]) -> list[str]:
@@ -82,22 +97,3 @@ def seconds_left(records: Sequence[Mapping[str, Any]], total: int | None) -> flo
     if total is None or not known:
         return None
     return sum(known) / len(known) * (total - records[-1]["step"])
-
-
-def describe_plan(config: RunConfig) -> str:
-    """The stages of a config, what each does, and which have a result already."""
-    lines = [f"{config.name}  {config.out}"]
-    for name, stage in config.stages.items():
-        room = config.stage_dir(name)
-        state = "done" if (room / "DONE.json").is_file() else "started" if room.exists() else "to do"
-        model, train = stage.model, stage.train
-        start = model.path or (f"stage {model.from_stage}" if model.from_stage else "random weights")
-        length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
-        batch = f"{train.batch_size} sequences"
-        if isinstance(stage, Grpo):
-            batch = f"{stage.rollout.prompts} prompts x {stage.rollout.group} answers"
-        lines.append(
-            f"  {room.name}  {stage.kind}  {state}: {start}, {stage.data.path or stage.data.kind}, "
-            f"{length} of {batch}"
-        )
-    return "\n".join(lines)

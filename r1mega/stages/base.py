@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1mega.config.schema import RunConfig, StageConfig
+from r1mega.config.ledger import FOLDERS
+from r1mega.config.schema import RunConfig
+from r1mega.config.stage import StageConfig
 from r1mega.parallel import Launch, Layout
 
 Metrics = dict[str, float | int | str]
@@ -20,7 +22,7 @@ class Context:
     name:   the stage's name in it.
     config: the stage's own part.
     room:   its folder; it finds there what an interrupted attempt has left.
-    inputs: the exported models of the earlier stages, by stage name.
+    inputs: what it takes from earlier stages, by their names: folders of models, data sets, reward models.
     """
 
     run: RunConfig
@@ -44,13 +46,15 @@ class Context:
 
     @property
     def model(self) -> Path:
-        """The stage's artifact: a Hugging Face folder, there only when the stage is done."""
-        return self.room / "model"
+        """What stages that train a language model make: a Hugging Face folder, there when it is whole."""
+        return self.room / FOLDERS["model"]
 
+    @property
+    def dataset(self) -> Path:
+        """What `collect` makes: a folder with rows.jsonl and report.json."""
+        return self.room / FOLDERS["dataset"]
 
-@dataclass(frozen=True)
-class Stage:
-    """A kind of stage: what runs it, and a version that is raised by hand when its results change."""
-
-    run: Callable[[Context], Metrics]
-    version: int
+    @property
+    def reward_models(self) -> Path:
+        """What `reward_models` makes: a folder with a Hugging Face folder for each."""
+        return self.room / FOLDERS["reward_models"]

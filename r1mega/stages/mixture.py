@@ -7,8 +7,19 @@ from itertools import chain, count
 from pathlib import Path
 
 from r1mega.config.sections import FILE_TASKS, Data, TaskShare
+from r1mega.data.chat import ChatTemplate
 from r1mega.data.prompts import PromptSource, Share
-from r1mega.data.tasks import Countdown, FileTask, Logic, Task, ToySums, toy_countdown, toy_logic
+from r1mega.data.tasks import (
+    Countdown,
+    FileTask,
+    Logic,
+    Task,
+    ToyCode,
+    ToyGeneral,
+    ToySums,
+    toy_countdown,
+    toy_logic,
+)
 from r1mega.data.templates import fill, template
 from r1mega.data.tokenizers import Tokenizer
 
@@ -18,18 +29,35 @@ _GENERATED: Mapping[str, Callable[[str, TaskShare], Task]] = {
     "toy_countdown": lambda name, _: toy_countdown(name=name),
     "logic": lambda name, _: Logic(name=name),
     "toy_logic": lambda name, _: toy_logic(name=name),
+    "toy_code": lambda name, _: ToyCode(name=name),
+    "toy_general": lambda name, _: ToyGeneral(name=name),
 }
 
 
-def prompt_source(data: Data, tokenizer: Tokenizer, seed: int) -> PromptSource:
-    """The mixture, at its beginning. Raises UserError for a file that cannot be read."""
-    return PromptSource(shares(data), tokenizer, seed=seed, max_tokens=data.max_prompt)
+def prompt_source(
+    data: Data, tokenizer: Tokenizer, seed: int, chat: ChatTemplate | None = None
+) -> PromptSource:
+    """The mixture, at its beginning. chat: what the template "chat" stands for.
+
+    Raises UserError for a file that cannot be read.
+    """
+    return PromptSource(shares(data), tokenizer, seed=seed, max_tokens=data.max_prompt, chat=chat)
+
+
+def templates(tasks: Mapping[str, TaskShare]) -> list[str]:
+    """Of all tasks of a mixture."""
+    return [task.template for task in tasks.values()]
 
 
 def shares(data: Data) -> list[Share]:
+    return shares_of(data.tasks or {}, data.path, data.held_out)
+
+
+def shares_of(tasks: Mapping[str, TaskShare], path: Path | None, held_out: float) -> list[Share]:
+    """path: the file of those that name none. held_out: the fraction of a file that is not trained on."""
     return [
-        Share(_task(name, share, data), share.weight, share.template)
-        for name, share in (data.tasks or {}).items()
+        Share(_task(name, share, path, held_out), share.weight, share.template)
+        for name, share in tasks.items()
     ]
 
 
@@ -44,11 +72,11 @@ def _text(share: Share, seed: int, position: int) -> str:
     return f"{fill(template(share.template), question.text)} {question.answer}"
 
 
-def _task(name: str, share: TaskShare, data: Data) -> Task:
+def _task(name: str, share: TaskShare, path: Path | None, held_out: float) -> Task:
     if share.kind in FILE_TASKS:
-        path = share.path or data.path
-        assert isinstance(path, Path)  # the config has seen to it
-        return FileTask(name, path, share.kind, held_out=data.held_out)
+        file = share.path or path
+        assert isinstance(file, Path)  # the config has seen to it
+        return FileTask(name, file, share.kind, held_out=held_out)
     return _GENERATED[share.kind](name, share)
 
 

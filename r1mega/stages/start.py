@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from r1mega.config.schema import Grpo
+from r1mega.config.stage import TrainingConfig
+from r1mega.data.chat import ChatTemplate, training_chat
+from r1mega.data.graft import graft
 from r1mega.data.prepare import raw_texts, train_tokenizer
+from r1mega.data.templates import CHAT
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer
+from r1mega.models.blocks import Box
 from r1mega.models.build import DTYPES
 from r1mega.models.families import FAMILIES
 from r1mega.models.hf import HFFolder, check_inventory
@@ -29,6 +38,17 @@ class Start:
     tokenizer: Tokenizer
     carry_from: Path | None
 
+    def chat(self, templates: Iterable[str]) -> ChatTemplate | None:
+        """The model's own template, where one of these is "chat". UserError where it has none to train in."""
+        if CHAT not in templates:
+            return None
+        if self.carry_from is None:
+            raise UserError(
+                "template 'chat' is the one that the model's folder brings, and this model has none: choose "
+                "another template, or begin with a folder"
+            )
+        return training_chat(self.carry_from, self.tokenizer)
+
 
 def start(ctx: Context) -> Start:
     """Find model and tokenizer as the stage's config says. Raises UserError for whatever does not fit."""
@@ -42,7 +62,13 @@ def start(ctx: Context) -> Start:
         opened = HFFolder.open(folder)
         spec, reader = load_spec(folder), opened
         check_inventory(spec, opened.inventory)
-    tokenizer = _tokenizer(ctx, folder)
+        if model.changes:
+            spec, reader = _changed(spec, opened, model.changes)
+    refuse_context(ctx, spec)
+    home = folder if ctx.config.tokenizer.path is None else None
+    if ctx.config.tokenizer.graft is not None:
+        home = _graft(ctx, home, spec)
+    tokenizer = _tokenizer(ctx, home or folder)
     if tokenizer.vocab_size > spec.vocab:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} pieces, the model's vocab_size is {spec.vocab}: "
@@ -51,7 +77,66 @@ def start(ctx: Context) -> Start:
     if reader is None:
         spec = replace(spec, hf=_complete(spec, tokenizer, model.dtype))
         reader = random_tensors(spec, ctx.run.seed, DTYPES[model.dtype])
-    return Start(spec, reader, tokenizer, folder if ctx.config.tokenizer.path is None else None)
+    if ctx.config.tokenizer.graft is not None:
+        ids = {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        spec = replace(spec, hf={**spec.hf, **ids})
+    return Start(spec, reader, tokenizer, home)
+
+
+def _graft(ctx: Context, folder: Path | None, spec: ModelSpec) -> Path:
+    """A folder in the stage's room with the model's tokenizer, R1's tokens and R1's chat template."""
+    if folder is None:
+        raise UserError(
+            "tokenizer.graft: it is the model's own tokenizer that is given R1's tokens; leave out path"
+        )
+    home = ctx.room / "tokenizer"
+    on_leader(lambda: graft(folder, home, spec.vocab))
+    return home
+
+
+def _changed(spec: ModelSpec, opened: HFFolder, changes: Mapping[str, Any]) -> tuple[ModelSpec, Reader]:
+    """The model with keys of its config.json replaced. Raises UserError where its weights do not fit then."""
+    changed = load_spec({**spec.hf, **changes})
+    reader: Reader = opened
+    inventory = dict(opened.inventory)
+    if spec.tied and not changed.tied:
+        reader = Untied(opened)
+        inventory["lm_head.weight"] = inventory["model.embed_tokens.weight"]
+    try:
+        check_inventory(changed, inventory)
+    except UserError as error:
+        raise UserError(f"model.changes {dict(changes)}: the weights do not fit that: {error}") from None
+    return changed, reader
+
+
+@dataclass(frozen=True)
+class Untied:
+    """Weights of a model whose output layer was its embedding, with an output layer that begins as a copy."""
+
+    reader: Reader
+
+    def read(self, name: str, box: Box) -> torch.Tensor:
+        return self.reader.read("model.embed_tokens.weight" if name == "lm_head.weight" else name, box)
+
+
+def refuse_context(ctx: Context, spec: ModelSpec) -> None:
+    """Raise UserError where sequences are longer than the model says that it can read."""
+    config = ctx.config
+    longest, key = 0, "data.max_length"
+    if isinstance(config, Grpo):
+        longest, key = config.data.max_prompt + config.rollout.longest, "data.max_prompt + rollout.max_tokens"
+    elif isinstance(config, TrainingConfig):
+        longest = config.data.max_length
+    if longest > spec.max_positions:
+        raise UserError(
+            f"{key} is {longest}, but the model's max_position_embeddings is {spec.max_positions}: lower it, "
+            f"or extend the context with model.changes.max_position_embeddings={longest} (and rope_theta or "
+            "rope_scaling, where its family wants that)"
+        )
 
 
 def _tokenizer(ctx: Context, folder: Path | None) -> Tokenizer:
@@ -68,6 +153,7 @@ def _tokenizer(ctx: Context, folder: Path | None) -> Tokenizer:
 
 def _train(ctx: Context, file: Path) -> None:
     assert ctx.config.tokenizer.train is not None
+    assert isinstance(ctx.config, TrainingConfig)
     data, seed = ctx.config.data, ctx.run.seed
     texts = mixture.texts(data, seed) if data.kind == "tasks" else raw_texts(data, seed)
     train_tokenizer(texts, ctx.config.tokenizer.train, file)

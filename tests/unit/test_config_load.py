@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from r1mega.config import KINDS, RunConfig, load
+from r1mega.config import KINDS, load
 from r1mega.types import UserError
 
-Given = Callable[..., RunConfig]
+Given = Callable[..., Any]
 
 SHARED = """
 name = "a"
@@ -46,7 +47,7 @@ rollout = { prompts = 8, group = 4, max_tokens = 64 }
 def given(tmp_path: Path) -> Given:
     """load(text, *overrides, name=text of another file)."""
 
-    def load_text(text: str, *overrides: str, **others: str) -> RunConfig:
+    def load_text(text: str, *overrides: str, **others: str) -> Any:
         for name, other in others.items():
             (tmp_path / f"{name}.toml").write_text(other, encoding="utf-8")
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")

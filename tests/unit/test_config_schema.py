@@ -7,18 +7,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from r1mega.config import StageConfig, digest, load
+from r1mega.config import digest, load
 from r1mega.config.reference import reference
 from r1mega.config.rl import Algorithm
 from r1mega.config.schema import Grpo
+from r1mega.config.stage import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
+CONFIGS = sorted((ROOT / "configs" / "toy").rglob("*.toml"))
 
 
 CONFIG = """
@@ -44,7 +45,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "run.toml"
 
 
-def base(file: Path, *overrides: str) -> StageConfig:
+def base(file: Path, *overrides: str) -> Any:
     return load(file, overrides).stages["base"]
 
 
@@ -53,9 +54,10 @@ def test_every_config_loads_and_has_a_smoke_profile(path: Path) -> None:
     needed = [] if "data.path=" not in path.read_text(encoding="utf-8") else ["data.path=train.jsonl"]
     config, smoke = load(path, needed), load(path, [*needed, "profile=smoke"])
     for name, stage in config.stages.items():
-        shorter = smoke.stages[name].train.steps
-        assert shorter and stage.train.steps and shorter < stage.train.steps
         assert stage.model.dtype == "float32"  # bfloat16 is several times slower on CPU
+        if isinstance(stage, TrainingConfig) and stage.train.steps:
+            shorter = cast(TrainingConfig, smoke.stages[name]).train.steps
+            assert shorter and shorter < stage.train.steps
 
 
 def test_a_missing_data_path_is_asked_for() -> None:
@@ -73,7 +75,7 @@ def test_json_round_trips_through_the_models(file: Path) -> None:
 
 def test_the_config_cannot_change_once_loaded(file: Path) -> None:
     with pytest.raises(ValidationError):
-        base(file).train.lr = 1.0  # type: ignore[misc]
+        base(file).train.lr = 1.0
 
 
 def test_folders_follow_the_name(file: Path) -> None:
@@ -263,5 +265,6 @@ def test_the_example_in_the_docs_loads(tmp_path: Path) -> None:
     assert found
     (tmp_path / "run.toml").write_text(found[1], encoding="utf-8")
     config = load(tmp_path / "run.toml", ["profile=smoke"])
-    assert [stage.train.lr for stage in config.stages.values()] == [5e-5, 1e-5]
-    assert config.stages["more"].train.epochs == 0.01
+    stages: dict[str, Any] = {**config.stages}
+    assert [stage.train.lr for stage in stages.values()] == [5e-5, 1e-5]
+    assert stages["more"].train.epochs == 0.01

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from r1mega.config import KINDS as CONFIGS
 from r1mega.config import load
-from r1mega.report.status import describe_end, describe_plan
+from r1mega.config.stage import TrainingConfig
+from r1mega.report.status import describe_end
+from r1mega.report.tree import describe_plan
 from r1mega.stages import pipeline
-from r1mega.stages.base import Context, Metrics, Stage
+from r1mega.stages.base import Context, Metrics
 from r1mega.types import Interrupted, UserError
 from tests.ranks import RankError, run_ranks
 
@@ -68,11 +71,13 @@ def act(monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
                 file.write(f"{ctx.name}\n")
             act(ctx)
             ctx.model.mkdir(exist_ok=True)
+            assert isinstance(ctx.config, TrainingConfig)
             (ctx.model / "lr").write_text(str(ctx.config.train.lr))
             return {"lr": ctx.config.train.lr}
 
         for kind in KINDS:
-            monkeypatch.setitem(pipeline.KINDS, kind, Stage(stage, version))
+            monkeypatch.setitem(pipeline.KINDS, kind, stage)
+            monkeypatch.setattr(CONFIGS[kind], "version", version)
 
     choose(lambda ctx: None)
     return choose
@@ -80,7 +85,7 @@ def act(monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
 
 def go(folder: Path, *overrides: str, only: str | None = None) -> dict[str, Any]:
     config = load(folder / "run.toml", [f"out={folder / 'out'}", *overrides])
-    return pipeline.run(config, only_stage=only)
+    return pipeline.run(config, [only] if only else None, command="r1mega run run.toml")
 
 
 def run(folder: Path, *overrides: str, only: str | None = None, world: int = 1) -> dict[str, Any]:
@@ -231,19 +236,47 @@ def test_a_result_of_another_config_is_not_called_done(folder: Path) -> None:
     changed = "stages.base.train.lr=1e-4"
     summary = run(folder, changed, only="base")
     assert rows(summary) == {"base": ("done", {"lr": 1e-4}), "r1": ("waiting", {})} == rows(on_disk(folder))
-    with pytest.raises(RankError, match="stage 'r1' begins with the model of 'base', which is not done"):
+    with pytest.raises(RankError, match="stage 'r1' needs what 'base' makes, which is not done"):
         run(folder, only="r1")  # of the first config
     assert rows(run(folder, changed, only="r1"))["r1"] == ("done", {"lr": 5e-5})
 
 
 @pytest.mark.usefixtures("act")
 def test_one_stage_needs_those_before_it(folder: Path) -> None:
-    with pytest.raises(RankError, match=r"UserError: stage 'r1' .* not done: run it first with --stage base"):
+    with pytest.raises(RankError, match=r"(?s)stage 'r1' .* not done: .*run\.toml --stage base"):
         run(folder, only="r1")
     with pytest.raises(RankError, match="UserError: no stage 'r2' in this config; it has base, r1"):
         run(folder, only="r2")
     assert rows(run(folder, only="base")) == {"base": ("done", {"lr": 5e-5}), "r1": ("waiting", {})}
     assert ran(folder) == ["base"]
+
+
+@pytest.mark.usefixtures("act")
+def test_what_a_stage_needs_is_made_first_where_the_config_says_so(folder: Path) -> None:
+    upstream = "with_upstream=true"
+    assert rows(run(folder, upstream, only="r1"))["base"] == ("done", {"lr": 5e-5})
+    assert ran(folder) == ["base", "r1"]
+    run(folder, upstream, "stages.r1.train.lr=1e-4", only="r1")
+    assert ran(folder) == ["base", "r1", "r1"]
+
+
+@pytest.mark.usefixtures("act")
+def test_what_will_be_made_again_is_told_first(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(folder)
+    capfd.readouterr()
+    run(folder, "stages.base.train.lr=1e-4")
+    first, second, *_ = capfd.readouterr().out.splitlines()
+    told = "base will be made again, since something has changed: train.lr: default -> 0.0001"
+    assert first.startswith(told)
+    assert second == "r1 will be made again, since something has changed: its input base"
+
+
+@pytest.mark.usefixtures("act")
+def test_an_artifact_that_is_gone_is_named(folder: Path) -> None:
+    run(folder, only="base")
+    shutil.rmtree(folder / "out" / "01-base" / "model")
+    with pytest.raises(RankError, match=r"stage 'r1': what it takes from base \(.*01-base/model\) is gone"):
+        run(folder)
 
 
 @pytest.mark.usefixtures("act")
@@ -435,5 +468,5 @@ def test_a_mixture_of_nothing_is_refused(folder: Path) -> None:
 def test_the_plan_of_a_grpo_stage_counts_prompts_and_answers(folder: Path) -> None:
     plan = describe_plan(load(folder / "run.toml", [f"out={folder / 'out'}"]))
     base, r1 = plan.splitlines()[1:]
-    assert "01-base  pretrain  to do: random weights" in base and "5 steps of 128 sequences" in base
-    assert "02-r1  grpo  to do: stage base, tasks, 3 steps of 4 prompts x 4 answers" in r1
+    assert base.startswith("  01-base  pretrain  to do  ") and "random weights; 5 steps of 128" in base
+    assert r1.startswith("    02-r1  grpo  to do  ") and "base (model); 3 steps of 4 prompts x 4" in r1
