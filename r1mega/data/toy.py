@@ -12,7 +12,7 @@ broken (KINDS has the shares).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -27,6 +27,9 @@ CORRECTION_RATE = 0.35  # ... at this share of their steps: a wrong total, "wait
 WRONG_ANSWER_RATE = 0.20  # of answers without a chain
 _STEP_ERRORS = (-10, -2, -1, 1, 2, 10)
 _ANSWER_ERRORS = (-10, -3, -2, -1, 1, 2, 3, 10)
+
+Document = Callable[[Random, bool], str]
+"""Writes a document of another kind: (source of chance, whether it is held out) -> text."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,34 @@ def problems(seed: int, levels: Sequence[int], *, held_out: bool) -> Iterator[Pr
     return _problems(_stream(seed, "problems", held_out), _check_levels(levels), held_out)
 
 
-def corpus(count: int, seed: int, levels: Sequence[int], *, held_out: bool = False) -> Iterator[str]:
+def corpus(
+    count: int,
+    seed: int,
+    levels: Sequence[int],
+    *,
+    held_out: bool = False,
+    extra: Sequence[tuple[float, Document]] = (),
+) -> Iterator[str]:
     """`count` documents on problems of these levels: on all but the held-out ones, or on those alone.
 
+    extra: documents of other kinds, each with its share of the corpus (`toy_extra.documents`).
     The same arguments give the same documents, and a larger count continues a smaller one's.
-    Raises UserError for impossible levels or a negative count.
+    Raises UserError for impossible levels, a negative count, and shares that leave nothing to the sums.
     """
     if count < 0:
         raise UserError(f"a corpus cannot have {count} documents")
     rng = _stream(seed, "corpus", held_out)
     source = _problems(rng, _check_levels(levels), held_out)
-    return (_document(next(source), rng) for _ in range(count))
+    if not extra:
+        return (_document(next(source), rng) for _ in range(count))
+    shares = _check_shares([share for share, _ in extra])
+    others = [make for _, make in extra]
+
+    def document() -> str:
+        make = rng.choices([None, *others], [1 - sum(shares), *shares])[0]
+        return make(rng, held_out) if make else _document(next(source), rng)
+
+    return (document() for _ in range(count))
 
 
 def chain(
@@ -159,6 +179,14 @@ def _check_levels(levels: Sequence[int]) -> tuple[int, ...]:
     if not levels or min(levels) < 2:
         raise UserError(f"toy levels {list(levels)}: give at least one, each the number of terms, 2 or more")
     return tuple(levels)
+
+
+def _check_shares(shares: Sequence[float]) -> Sequence[float]:
+    if min(shares) <= 0 or not sum(shares) < 1:
+        raise UserError(
+            f"shares {list(shares)} of other documents: each must be above 0, their sum below 1 to leave sums"
+        )
+    return shares
 
 
 def _stream(seed: int, purpose: str, held_out: bool) -> Random:

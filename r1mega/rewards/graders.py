@@ -13,6 +13,7 @@ from r1mega.rewards.ifeval import IFEVAL
 from r1mega.rewards.integer import INTEGER
 from r1mega.rewards.logic import LOGIC
 from r1mega.rewards.math import MATH
+from r1mega.rewards.toy_general import TOY_GENERAL
 
 GRADERS: Mapping[str, Grader] = {
     "integer": INTEGER,
@@ -23,4 +24,5 @@ GRADERS: Mapping[str, Grader] = {
     "logic": LOGIC,
     "ifeval": IFEVAL,
     "gym": GYM,
+    "toy_general": TOY_GENERAL,
 }

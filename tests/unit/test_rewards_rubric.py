@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from r1mega.data.benchmarks import BENCHMARKS
 from r1mega.data.formats import FORMATS
+from r1mega.data.toy_requests import REQUESTS
 from r1mega.rewards import DEFAULT_PARTS, GRADERS, Part, Rubric
 from r1mega.rewards.format import well_formed
 from r1mega.rewards.parts import Answered
@@ -30,6 +31,7 @@ PROMPTS = {
     "logic": Prompt(
         "kk/0", "kk", "", (), "", {"roles": {"Ada": "knight", "6": "knave"}, "terms": ["knight", "knave"]}
     ),
+    "toy_general": Prompt("general/0", "general", "", (), "", REQUESTS["colour of snow"].facts),
 }
 RULES = {prompt.task: rule for rule, prompt in PROMPTS.items()}
 GOOD = "<think> 3+5=8; 8-2=6 </think> <answer> 6 </answer>"
@@ -187,7 +189,7 @@ def test_each_task_is_graded_by_its_own_rule() -> None:
     expression = "<think> x </think> <answer> 3+5-2 </answer>"
     assert {task: score(expression, task=task).outcome for task in RULES} == {
         "sum": "unparseable", "gsm8k": "correct", "count": "correct", "kk": "unparseable",
-        "mmlu": "unparseable", "if": "correct",
+        "mmlu": "unparseable", "if": "correct", "general": "wrong",
     }  # fmt: skip
     decimal = "<answer> $6.00 </answer>"
     assert score(decimal, task="gsm8k").outcome == "correct"

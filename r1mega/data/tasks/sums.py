@@ -22,4 +22,4 @@ class ToySums(Generated):
 
     def draw(self, rng: Random, *, held_out: bool) -> Draft:
         problem = next(toy.problems(rng.getrandbits(62), self.levels, held_out=held_out))
-        return Draft(problem.expression, problem.expression, str(problem.answer), {})
+        return Draft(problem.expression, f"{problem.expression}=?", str(problem.answer), {})
