@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from r1mega.data.tasks.base import Question, Task
-from r1mega.data.templates import fill, template
+from r1mega.data.templates import Form, form
 from r1mega.data.tokenizers import Tokenizer
 from r1mega.types import Prompt, UserError
 
@@ -23,7 +23,10 @@ _PATIENCE = 1000  # too long prompts in a row, before it is taken for a mistake
 
 @dataclass(frozen=True)
 class Share:
-    """A task in a mixture. weight: above 0, against the others'; template: a name, or text with {prompt}."""
+    """A task in a mixture. weight: above 0, against the others'; template: a name, or text with {prompt}.
+
+    The template "chat" is the model's own: see `PromptSource`.
+    """
 
     task: Task
     weight: float = 1.0
@@ -54,13 +57,22 @@ class PromptSource:
 
     max_tokens: the longest prompt, bos included. A longer one is left out and counted in `skipped`, and the
     same task's next one comes instead.
+    chat: what the template "chat" stands for, such as `chat.training_chat` of the model's folder.
     Raises UserError for a mixture that cannot be one.
     """
 
-    def __init__(self, shares: Sequence[Share], tokenizer: Tokenizer, *, seed: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        shares: Sequence[Share],
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        max_tokens: int,
+        chat: Form | None = None,
+    ) -> None:
         _check(shares, max_tokens)
         self._shares = tuple(shares)
-        self._templates = [template(share.template) for share in shares]
+        self._forms = [form(share.template, chat) for share in shares]
         self._tokenizer, self._seed, self._max_tokens = tokenizer, seed, max_tokens
         total = sum(share.weight for share in shares)
         self._weights = [share.weight / total for share in shares]
@@ -180,8 +192,8 @@ class PromptSource:
 
     def _prompt(self, i: int, question: Question) -> Prompt | None:
         """None where it is too long."""
-        text = fill(self._templates[i], question.text)
-        bos = self._tokenizer.bos_id
+        text = self._forms[i](question.text)
+        bos = self._tokenizer.bos_id if self._forms[i].begins_with_bos else None
         token_ids = (*(() if bos is None else (bos,)), *self._tokenizer.encode(text))
         if len(token_ids) > self._max_tokens:
             return None

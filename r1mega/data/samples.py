@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from r1mega.data.templates import CHAT, PLACE, Form, form
 from r1mega.data.tokenizers import Tokenizer
 from r1mega.types import Sample, UserError
 
 _T = TypeVar("_T")
-PLACE = "{prompt}"
 _BATCH = 256  # texts tokenised at a time
 
 
@@ -62,17 +62,23 @@ def text_samples(
 
 
 def pair_samples(
-    pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, *, template: str, max_length: int, report: Report
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: Tokenizer,
+    *,
+    template: str,
+    max_length: int,
+    report: Report,
+    chat: Form | None = None,
 ) -> Iterator[Sample]:
     """Answers to learn: bos, the template with the prompt in it, the answer, eos; answer and eos count.
 
-    template: any text with one "{prompt}". A pair longer than max_length tokens is dropped, since half an
-    answer teaches to stop in the middle or not at all.
+    template: any text with one "{prompt}", or "chat", which is the form `chat`. A pair longer than max_length
+    tokens is dropped, since half an answer teaches to stop in the middle or not at all.
     """
     _check_length(max_length)
-    if template.count(PLACE) != 1:
-        raise UserError(f"the template {template!r} must have {PLACE} in it, once")
-    return _pair_samples(pairs, tokenizer, template, max_length, report)
+    if template != CHAT and template.count(PLACE) != 1:
+        raise UserError(f"the template {template!r} must have {PLACE} in it, once, or be {CHAT}")
+    return _pair_samples(pairs, tokenizer, form(template, chat), max_length, report)
 
 
 def _text_samples(
@@ -89,13 +95,14 @@ def _text_samples(
 
 
 def _pair_samples(
-    pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, template: str, max_length: int, report: Report
+    pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, form: Form, max_length: int, report: Report
 ) -> Iterator[Sample]:
+    start = _start(tokenizer) if form.begins_with_bos else []
     for batch in _batches(pairs):
-        prompts = tokenizer.encode_batch([template.replace(PLACE, prompt) for prompt, _ in batch])
-        answers = tokenizer.encode_batch([answer for _, answer in batch])
+        prompts = tokenizer.encode_batch([form(prompt) for prompt, _ in batch])
+        answers = tokenizer.encode_batch([form.answer(answer) if answer else "" for _, answer in batch])
         for prompt_ids, answer_ids in zip(prompts, answers, strict=True):
-            prefix = [*_start(tokenizer), *prompt_ids]
+            prefix = [*start, *prompt_ids]
             sequence = [*prefix, *answer_ids, tokenizer.eos_id]
             if not answer_ids:
                 report.empty += 1

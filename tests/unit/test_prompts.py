@@ -153,7 +153,7 @@ def test_too_long_prompts_are_skipped_and_counted(tokenizer: Tokenizer, rows: Fi
     position = drawn.state()["tasks"]["toy"]["position"]
     assert position == 50 + drawn.skipped["toy"]
     every = [ToySums(levels=(3, 5)).train(0, k).text for k in range(position)]
-    short = [fill(TEMPLATES["toy"], text) for text in every if len(text) == len("1+2+3")]
+    short = [fill(TEMPLATES["toy"], text) for text in every if len(text) == len("1+2+3=?")]
     assert [p.text for p in prompts if p.task == "toy"] == short
 
 
@@ -168,7 +168,7 @@ def test_the_toys_of_other_tasks_are_short(tokenizer: Tokenizer) -> None:
     shares = Share(toy_countdown(), 1, "toy"), Share(toy_logic(), 1, "toy")
     prompts = source(tokenizer, *shares).take(200)
     assert max(len(p.token_ids) for p in prompts) <= 24
-    assert "User: count 15 of 7 8=? Assistant:" in {p.text for p in source(tokenizer, shares[0]).take(2000)}
+    assert "User: count 15 of 7 8 Assistant:" in {p.text for p in source(tokenizer, shares[0]).take(2000)}
 
 
 def test_the_same_row_twice_is_two_prompts(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_impossible_mixtures_are_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_templates() -> None:
-    assert fill(template("toy"), "2+9-6+6") == toy.Problem((2, 9, -6, 6)).prompt
+    assert fill(template("toy"), "2+9-6+6=?") == toy.Problem((2, 9, -6, 6)).prompt
     assert fill(template("Q: {prompt} {x}"), "a {prompt}") == "Q: a {prompt} {x}"
     published = TEMPLATES["r1_zero"]
     assert published.startswith("A conversation between User and Assistant. The user asks a question, and")
