@@ -10,8 +10,8 @@ help:  ## show this list
 install:  ## make .venv and install the pins into it (seconds when all is there); EXTRA=gpu for CUDA
 	@bash tools/install.sh
 
-demo: install  ## pretrain a toy DeepSeek-V3-shaped base on two CPU ranks, then raise it as R1-Zero (GRPO)
-	.venv/bin/r1mega run configs/toy/r1_zero.toml $(ARGS)
+demo: install  ## all of R1 on two CPU cores: base, R1-Zero, four stages, reward models, two distilled students
+	.venv/bin/r1mega run configs/toy/r1.toml $(ARGS)
 
 test: install  ## the tests, without the slow ones
 	$(PY) -m pytest tests -m "not slow and not gpu" $(ARGS)

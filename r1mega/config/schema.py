@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from r1mega.config.collect import Collect
 from r1mega.config.graph import complaint
+from r1mega.config.preferences import Preferences
 from r1mega.config.reward_models import RewardModels
 from r1mega.config.rewards import Rewards
 from r1mega.config.rl import Algorithm, Gate, Guards, Rollout
@@ -71,7 +72,7 @@ class Grpo(TrainingConfig):
         return self
 
 
-StageUnion: TypeAlias = Pretrain | Sft | Grpo | Collect | RewardModels
+StageUnion: TypeAlias = Pretrain | Sft | Grpo | Collect | Preferences | RewardModels
 KINDS: dict[str, type[StageConfig]] = {
     get_args(stage.model_fields["kind"].annotation)[0]: stage for stage in get_args(StageUnion)
 }

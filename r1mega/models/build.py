@@ -24,6 +24,7 @@ from r1mega.models.layers import (
     PackedSelfAttention,
     RMSNorm,
 )
+from r1mega.models.reward_head import ScoreLayer
 from r1mega.models.shards import check_layout, local_blocks, stage_ranges
 from r1mega.models.spec import ModelSpec, Rope
 from r1mega.parallel import Mesh
@@ -35,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> GPTModel:
     """This rank's stage of the model, its weights not yet set (see models/weights.py).
 
-    The last stage gives hidden states, not logits (see `OutputLayer`).
+    The last stage gives hidden states, not logits (see `OutputLayer`); of a reward model, values.
 
     Raises UserError for a layout that the model cannot have or that Megatron-Core computes wrongly.
     """
@@ -69,7 +70,7 @@ def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> 
             device.current()
         )
     if mesh.is_last_stage:
-        model.output_layer = OutputLayer(model.output_layer)
+        model.output_layer = ScoreLayer(config) if spec.scalar else OutputLayer(model.output_layer)
     _mark_shards(spec, mesh, model)
     return model
 

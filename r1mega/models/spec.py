@@ -86,6 +86,7 @@ class ModelSpec:
     head_dim:   size of a query and key head; with MLA nope + rope.
     tied:       the output layer is the embedding.
     mtp_layers: multi-token-prediction modules behind the last layer.
+    scalar:     it ends with one value a token, not with logits: a reward model (see reward_head.py).
     hf:         the config as it was read, for export.
     """
 
@@ -105,6 +106,7 @@ class ModelSpec:
     mla: MLA | None = None
     moe: MoE | None = None
     mtp_layers: int = 0
+    scalar: bool = False
     hf: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     @property

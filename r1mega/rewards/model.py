@@ -38,20 +38,26 @@ class Scorer(Protocol):
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]: ...
 
 
-def summary_of(completion: Completion) -> str | None:
+def summary_of(response: str) -> str | None:
     """What a user reads: the text behind the thoughts, without answer tags.
 
     None where the thoughts have no end: there is no summary.
     """
-    _, closed, behind = completion.text.rpartition("</think>")
-    if not closed and "<think>" in completion.text:
+    _, closed, behind = response.rpartition("</think>")
+    if not closed and "<think>" in response:
         return None
-    text = behind if closed else completion.text
+    text = behind if closed else response
     return re.sub(r"</?answer>", "", text).strip() or None
 
 
-def whole(completion: Completion) -> str | None:
-    return completion.text
+def whole(response: str) -> str | None:
+    return response
+
+
+def response_of(prompt: Prompt, completion: Completion) -> str:
+    """The answer, with the <think> that its prompt may have ended with."""
+    opened = prompt.text.rstrip().endswith("<think>")
+    return f"<think>\n{completion.text}" if opened else completion.text
 
 
 def helpful(scorer: Scorer, *, missing: float) -> Judged:
@@ -64,9 +70,9 @@ def safe(scorer: Scorer) -> Judged:
     return _scored(scorer, whole, 0.0)
 
 
-def _scored(scorer: Scorer, seen: Callable[[Completion], str | None], missing: float) -> Judged:
+def _scored(scorer: Scorer, seen: Callable[[str], str | None], missing: float) -> Judged:
     def judge(samples: Sequence[tuple[Prompt, Completion]]) -> list[float]:
-        texts = [seen(completion) for _, completion in samples]
+        texts = [seen(response_of(prompt, completion)) for prompt, completion in samples]
         pairs = [
             (question(prompt), text)
             for (prompt, _), text in zip(samples, texts, strict=True)
@@ -111,7 +117,7 @@ class LanguageJudge:
 
     def __call__(self, samples: Sequence[tuple[Prompt, Completion]]) -> list[float]:
         shown = whole if self.whole else summary_of
-        texts = [shown(completion) for _, completion in samples]
+        texts = [shown(response_of(prompt, completion)) for prompt, completion in samples]
         asked = [
             self._prompt(i, question(prompt), text)
             for i, ((prompt, _), text) in enumerate(zip(samples, texts, strict=True))

@@ -21,28 +21,21 @@ class Grading:
     def __init__(self, reward: Reward, prompts: Sequence[Prompt], threads: int | None = None) -> None:
         self._reward, self._prompts = reward, prompts
         self._threads = ThreadPoolExecutor(threads or cores(), thread_name_prefix="grading")
-        self._asked: dict[tuple[int, int], tuple[Completion, Future[Score]]] = {}
+        self._asked: dict[tuple[int, int], Future[Score]] = {}
 
     def seen(self, p: int, k: int, completion: Completion) -> Future[Score]:
         """Take answer k to prompt p; see `types.Seen`."""
         assert (p, k) not in self._asked, f"answer {k} to prompt {p} came twice"
         future = self._threads.submit(self._reward, self._prompts[p], completion)
-        self._asked[p, k] = completion, future
+        self._asked[p, k] = future
         return future
 
     def scores(self) -> list[list[Score]]:
-        """Of each prompt's answers, in order; waits for all, and lets the reward settle them as a batch."""
-        places = sorted(self._asked)
-        samples = [
-            (self._prompts[p], completion, future.result())
-            for (p, _), (completion, future) in ((place, self._asked[place]) for place in places)
-        ]
-        settled = self._reward.settle(samples)
-        assert len(settled) == len(places)
+        """Of each prompt's answers, in order; waits for all. Batches are settled later, see `collect`."""
         scores: list[list[Score]] = [[] for _ in self._prompts]
-        for (p, k), score in zip(places, settled, strict=True):
+        for p, k in sorted(self._asked):
             assert k == len(scores[p]), f"answer {len(scores[p])} to prompt {p} is missing"
-            scores[p].append(score)
+            scores[p].append(self._asked[p, k].result())
         return scores
 
     def __enter__(self) -> Self:

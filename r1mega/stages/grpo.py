@@ -7,7 +7,7 @@ from them. What is learned, and how, is in `learning`; which groups, in `drawing
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from r1mega.algo.batch_words import BatchSizes
 from r1mega.algo.guards import Finding
 from r1mega.config.schema import Grpo
 from r1mega.config.sections import Train
+from r1mega.data.target import check_format_rule
 from r1mega.logs import Log, open_log, say
 from r1mega.models import weights
 from r1mega.parallel import Layout, Mesh, on_leader
@@ -35,9 +36,10 @@ from r1mega.stages.export import export
 from r1mega.stages.guards import watch
 from r1mega.stages.interrupt import StopRequest
 from r1mega.stages.learning import Learner
-from r1mega.stages.mixture import prompt_source
-from r1mega.stages.reward import reward_parts, rules
+from r1mega.stages.mixture import prompt_source, templates
+from r1mega.stages.reward import model_parts, reward_parts, rules
 from r1mega.stages.rollouts import write_rollouts
+from r1mega.stages.scorer import RewardScorer, load_scorers
 from r1mega.stages.start import Start, start
 from r1mega.sync import PolicyWeights, probe, push
 from r1mega.train import checkpoint
@@ -72,8 +74,15 @@ def run(ctx: Context) -> Metrics:
         policy = model(config.train)
         reference = model(None) if config.algorithm.kl_weight else None
         policy.prepare_to_learn()
+        scorers = load_scorers(
+            model_parts(config.rewards),
+            ctx.inputs,
+            mesh,
+            dtype=config.model.dtype,
+            micro_batch_tokens=config.train.micro_batch_tokens,
+        )
         with VLLMGenerator(begin.spec.hf, begin.tokenizer, _engine_options(config, ctx.layout)) as generator:
-            training = _Training(ctx, config, begin, policy, reference, generator)
+            training = _Training(ctx, config, begin, policy, reference, generator, scorers)
             metrics = training.run()
         export(policy, begin.tokenizer, ctx.model, begin.carry_from)
     if mesh.at.rank == 0:
@@ -113,13 +122,18 @@ class _Training:
         policy: Policy,
         reference: Policy | None,
         generator: VLLMGenerator,
+        scorers: Mapping[str, RewardScorer],
     ) -> None:
         self.ctx, self.config = ctx, config
         self.tokenizer = begin.tokenizer
         self.policy, self.reference, self.generator = policy, reference, generator
         self.mesh = policy.mesh
+        self.scorers = scorers
         self.learner = Learner(config, policy, reference, self._phase)
-        self.prompts = prompt_source(config.data, begin.tokenizer, ctx.run.seed)
+        chat = begin.chat(templates(config.data.tasks or {}))
+        if config.rewards.format.weight > 0:
+            check_format_rule(config.rewards.format.rule, chat.opening if chat else "")
+        self.prompts = prompt_source(config.data, begin.tokenizer, ctx.run.seed, chat)
         self.held_out = self.prompts.held_out(max(config.eval.samples, config.gate.prompts))
         if not self.held_out:
             raise UserError(
@@ -130,7 +144,7 @@ class _Training:
         self.rewards = {
             longest: Rubric(
                 self.prompts.graders,
-                reward_parts(config.rewards, longest),
+                reward_parts(config.rewards, longest, scorers),
                 where=config.rewards.accuracy.where,
                 rules=rules(config.rewards),
             )
@@ -183,6 +197,7 @@ class _Training:
         read = sum(len(group.prompt.token_ids) * len(group.completions) for group in drawn.all)
         state.tokens += tokens + read
         skipped = {"skipped_prompts": sum(self.prompts.skipped.values())}
+        skipped |= {f"{name}_truncated": scorer.truncated for name, scorer in self.scorers.items()}
         record = drawn.figures | learned | skipped | {"tokens": tokens} | self.sync
         if self._evaluation_due():
             record |= _named("held_out_", self._judge())

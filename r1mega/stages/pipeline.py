@@ -49,6 +49,7 @@ KINDS: dict[str, Run] = {
     "sft": _of("text"),
     "grpo": _of("grpo"),
     "collect": _of("collect"),
+    "preferences": _of("preferences"),
     "reward_models": _of("reward_models"),
 }
 

@@ -23,7 +23,8 @@ class WithEntropy:
 
 
 LossFunction = Callable[[torch.Tensor, MicroBatch], LossParts] | WithEntropy
-"""(logp_T of the targets, the micro-batch) -> the loss's parts.
+"""(logp_T of the targets, the micro-batch) -> the loss's parts. Of a reward model: (value_T, the micro-batch)
+-> the same, with the head's value at each token that is read.
 
 Where the micro-batch's weight is 0, log-probability and entropy are 0, and a gradient there goes nowhere.
 """

@@ -32,6 +32,7 @@ from r1mega.train.batch import MicroBatch
 from r1mega.train.logprob import TokenScores, score, whole
 from r1mega.train.loss_function import LossFunction, WithEntropy, parts
 from r1mega.train.optimizer import make_optimizer, set_learning_rate
+from r1mega.train.reward_values import values
 from r1mega.train.routing import Routers
 
 
@@ -62,7 +63,7 @@ class Scored:
 
 
 _Finish = Callable[[torch.Tensor, MicroBatch], LossParts]
-"""(the last stage's output [1, S, H], the micro-batch) -> the loss's parts."""
+"""(the last stage's output [1, S, H], of a reward model [1, S, 1]; the micro-batch) -> the loss's parts."""
 
 
 class Policy:
@@ -194,6 +195,21 @@ class Policy:
             kept = [TokenScores(zero_T, zero_T if entropy else None) for zero_T in zeros]
         return [Scored(k.logp_T, k.entropy_T, r) for k, r in zip(kept, routings, strict=True)]
 
+    def values(self, batches: Sequence[MicroBatch]) -> list[torch.Tensor]:
+        """Of a reward model: float32 [T] for each micro-batch, the head's value at every token, without
+        gradients. On the last pipeline stage; zeros on the others.
+        """
+        kept: list[torch.Tensor] = []
+
+        def keep(value_1S1: torch.Tensor, batch: MicroBatch) -> LossParts:
+            kept.append(values(value_1S1, self.mesh))
+            return LossParts(sum=kept[-1].new_zeros(()))
+
+        self.model.eval()
+        with torch.no_grad():
+            self._run(self.model, batches, keep, forward_only=True)
+        return kept or [torch.zeros_like(batch.weights_T) for batch in batches]
+
     @torch.no_grad()
     def copy_weights(self, other: Policy) -> None:
         """Take over another policy's weights: how a reference follows its policy."""
@@ -270,6 +286,9 @@ class Policy:
         return routings if record else [None] * len(batches)
 
     def _loss(self, loss_function: LossFunction) -> _Finish:
+        if self.spec.scalar:
+            assert not isinstance(loss_function, WithEntropy), "a value has no entropy"
+            return lambda value_1S1, batch: loss_function(values(value_1S1, self.mesh), batch)
         entropy = isinstance(loss_function, WithEntropy)
         return lambda hidden_1SH, batch: parts(
             loss_function, self._scores(hidden_1SH, batch, entropy=entropy), batch

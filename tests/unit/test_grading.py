@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from r1mega.rollout.collect import Group, settled
 from r1mega.rollout.grading import Grading
 from r1mega.types import Completion, Prompt, Score, UserError
 
@@ -22,7 +23,7 @@ def completion(p: int, k: int) -> Completion:
 
 
 class Slow:
-    """Says back what it was given, after a random while; settles all at once."""
+    """Says back what it was given, after a random while; settling numbers the scores."""
 
     def __init__(self) -> None:
         self.threads: set[int] = set()
@@ -47,8 +48,24 @@ def test_scores_come_in_the_order_of_the_places() -> None:
     assert [[s.detail for s in of_prompt] for of_prompt in scores] == [
         [f"t/{p} {p} {k}" for k in range(K)] for p in range(len(PROMPTS))
     ]
-    assert [s.total for of_prompt in scores for s in of_prompt] == list(map(float, range(len(places))))
+    assert {s.total for of_prompt in scores for s in of_prompt} == {0.0}, "batches are settled later"
     assert len(reward.threads) == 4 and threading.get_ident() not in reward.threads
+
+
+def test_batches_are_settled_in_the_order_of_the_groups() -> None:
+    """Each answer gets the score at its place; what the reward is shown is prompt by prompt."""
+    scores = tuple(Score(0.0, "wrong", detail=str(k)) for k in range(K))
+    groups = [
+        Group(prompt, tuple(completion(p, k) for k in range(K)), scores) for p, prompt in enumerate(PROMPTS)
+    ]
+    groups[3] = replace(groups[3], completions=(), scores=())
+    found = settled(groups, Slow())
+    assert [group.prompt for group in found] == PROMPTS
+    assert [[s.detail for s in group.scores] for group in found] == [
+        [s.detail for s in g.scores] for g in groups
+    ]
+    totals = [s.total for group in found for s in group.scores]
+    assert totals == list(map(float, range((len(PROMPTS) - 1) * K)))
 
 
 def test_an_answer_that_never_came_is_noticed() -> None:

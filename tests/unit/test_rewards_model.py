@@ -47,7 +47,16 @@ class ByLength:
     ],
 )
 def test_the_summary(text: str, summary: str | None) -> None:
-    assert summary_of(wrote(text)) == summary
+    assert summary_of(text) == summary
+
+
+def test_thoughts_that_the_prompt_has_opened_are_no_summary() -> None:
+    opened = Prompt("a/1", "a", "<User>2+2?<Assistant><think>\n", (1,), "4")
+    scorer = ByLength()
+    part = helpful(scorer, missing=-1.0)
+    assert part.judge([(opened, wrote("well, 2 and 2")), (opened, wrote("well</think> 4"))]) == [-1.0, 1.0]
+    safe(scorer).judge([(opened, wrote("well</think> 4"))])
+    assert scorer.calls[-1][0][1] == "<think>\nwell</think> 4"
 
 
 def test_helpfulness_sees_the_summary_and_safety_all() -> None:

@@ -30,7 +30,7 @@ def wrote(text: str) -> Completion:
 
 
 def answer_in(response: str) -> str:
-    summary = summary_of(wrote(response))
+    summary = summary_of(response)
     assert summary is not None
     return summary
 

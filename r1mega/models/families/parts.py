@@ -16,6 +16,8 @@ from r1mega.models.spec import ModelSpec
 EMBEDDING = "embedding.word_embeddings.weight"
 FINAL_NORM = "decoder.final_layernorm.weight"
 OUTPUT = "output_layer.weight"
+HEAD = "score.weight"
+"""Of a checkpoint: the scalar head, a row of [1, hidden]."""
 
 
 def common_facts(config: ConfigJson) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def ends(spec: ModelSpec) -> Iterator[Entry]:
     """What comes before and after the layers."""
     yield single(EMBEDDING, "model.embed_tokens.weight", (spec.vocab, spec.hidden), Shard(0))
     yield single(FINAL_NORM, "model.norm.weight", (spec.hidden,))
-    if not spec.tied:
+    if spec.scalar:
+        yield single(OUTPUT, HEAD, (1, spec.hidden))
+    elif not spec.tied:
         yield single(OUTPUT, "lm_head.weight", (spec.vocab, spec.hidden), Shard(0))
 
 

@@ -1,0 +1,1 @@
+"""Judgments of answers: what reward models learn from."""
