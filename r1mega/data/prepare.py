@@ -134,7 +134,7 @@ class _Rows:
         if data.kind != "toy":
             # Counting reads every line, so whatever is wrong with the file is said before anything is made
             # of it.
-            count = sum(1 for _ in _file_rows(data))
+            count = sum(1 for _ in file_rows(data))
             _, held_out = split(count, data.held_out, seed)
             self._held_out = np.zeros(count, dtype=bool)
             self._held_out[held_out] = True
@@ -144,12 +144,11 @@ class _Rows:
         if self.data.kind == "toy":
             count = self.held_out_samples if wanted else self.data.documents
             return _toy(self.data, count, self.seed, held_out=wanted)
-        return (
-            row for row, held in zip(_file_rows(self.data), self._held_out, strict=True) if held == wanted
-        )
+        return (row for row, held in zip(file_rows(self.data), self._held_out, strict=True) if held == wanted)
 
 
-def _file_rows(data: Data) -> Iterator[Any]:
+def file_rows(data: Data) -> Iterator[Any]:
+    """Of kinds text and pairs: what the file holds. UserError at a row that is something else."""
     assert data.path is not None
     if data.kind == "text":
         return read_texts(data.path, data.text_key)
@@ -168,8 +167,8 @@ def raw_texts(data: Data, seed: int) -> Iterator[str]:
     if data.kind == "toy":
         return _toy(data, data.documents, seed)
     if data.kind == "text":
-        return _file_rows(data)
-    return (data.template.replace("{prompt}", prompt) + answer for prompt, answer in _file_rows(data))
+        return file_rows(data)
+    return (data.template.replace("{prompt}", prompt) + answer for prompt, answer in file_rows(data))
 
 
 def _toy(data: Data, count: int, seed: int, *, held_out: bool = False) -> Iterator[str]:

@@ -32,7 +32,6 @@ from r1mega.stages.collecting.filters import checks
 from r1mega.stages.collecting.passes import Passes
 from r1mega.stages.collecting.reporting import Outcome, conclude
 from r1mega.stages.interrupt import StopRequest
-from r1mega.types import UserError
 
 
 def run(ctx: Context) -> Metrics:
@@ -62,17 +61,12 @@ def run(ctx: Context) -> Metrics:
 
 
 def refuse(config: Collect) -> None:
-    """Raise UserError for what can be seen without a model: languages, prompts, files that are not there."""
+    """Raise UserError for what can be seen without a model: languages and prompts."""
     checks(config.filter)
     for name in (chain.JUDGE, chain.REFINE, chain.SUMMARISE, chain.THOUGHTS):
         section: Speaker | None = getattr(config, name)
         if section is not None:
             prompt_text(name, section.prompt)
-    files = [source.path for source in config.general.values()]
-    files += [config.decontaminate.against] if config.decontaminate is not None else []
-    for path in files:
-        if path is not None and not path.exists():
-            raise UserError(f"{path} does not exist: give a file that is there")
 
 
 def _done(ctx: Context, cast: Cast) -> int:

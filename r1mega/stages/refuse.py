@@ -1,39 +1,101 @@
-"""What a later stage would say after hours, said at once."""
+"""What a later stage would say after hours, said at once: unknown names, files that hold nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from r1mega.config.collect import Collect
-from r1mega.config.schema import Grpo, RunConfig
+from r1mega.config.reward_models import RewardModels
+from r1mega.config.schema import Grpo, RunConfig, Sft
 from r1mega.config.sections import Data
 from r1mega.config.stage import StageConfig
 from r1mega.data import toy_extra
 from r1mega.data.benchmarks import benchmark
-from r1mega.data.templates import template
+from r1mega.data.graft import graft
+from r1mega.data.preferences.read import read
+from r1mega.data.prepare import file_rows
+from r1mega.data.target import check_tags
+from r1mega.data.templates import CHAT, template
+from r1mega.data.tokenizers import load_tokenizer
+from r1mega.models.reward_head import load_reward_spec
+from r1mega.models.spec import load_spec
 from r1mega.stages import collect
-from r1mega.stages.reward import reward_parts
+from r1mega.stages.mixture import shares
+from r1mega.stages.reward import model_parts, reward_parts
+from r1mega.stages.scorer import Card
 from r1mega.types import UserError
+
+LOOKED_AT = 100  # rows of a file whose rows are not all read here
 
 
 def refuse(config: RunConfig) -> None:
-    """Raise UserError for a language, a template or a benchmark that does not exist, naming the stage."""
+    """Raise UserError for what can be known before the first stage, naming the stage that it concerns.
+
+    What an earlier stage is still to make cannot, and a file that is missing is the ledger's to tell.
+    """
     for name, stage in config.stages.items():
         try:
-            _refuse(stage)
+            _names(stage)
+            _files(stage)
+            _models(stage)
         except UserError as error:
             raise UserError(f"stage '{name}': {error}") from None
 
 
-def _refuse(stage: StageConfig) -> None:
+def _names(stage: StageConfig) -> None:
+    """Languages, templates, benchmarks, kinds of documents."""
     if isinstance(stage, Grpo):
         reward_parts(stage.rewards, stage.rollout.longest)
-    if isinstance(stage, Collect):
-        collect.refuse(stage)
     data = getattr(stage, "data", None)
     tasks = dict(data.tasks or {}) if isinstance(data, Data) else {}
     if isinstance(data, Data) and data.extra:
         toy_extra.documents(data.extra)
     for task in [*tasks.values(), *stage.benchmarks.tasks.values()]:
-        if task.template != "chat":
+        if task.template != CHAT:
             template(task.template)
     for name in stage.benchmarks.names:
         benchmark(name)
+
+
+def _files(stage: StageConfig) -> None:
+    """That files hold rows of the form that is wanted: all rows of tasks, the first ones of others."""
+    if isinstance(stage, Collect):
+        collect.refuse(stage)
+    if isinstance(stage, RewardModels):
+        for model in stage.models.values():
+            file = model.data.path
+            if file is not None and file.is_file():
+                _look(read(file, model.objective, model.data))
+    data = getattr(stage, "data", None)
+    if not isinstance(data, Data):
+        return
+    paths = [data.path, *(task.path for task in (data.tasks or {}).values())]
+    if data.kind == "tasks" and all(path is None or path.is_file() for path in paths):
+        shares(data)
+    elif data.kind in ("text", "pairs") and data.path is not None and data.path.is_file():
+        _look(file_rows(data))
+
+
+def _models(stage: StageConfig) -> None:
+    """That a student can be given R1's form, and that a reward model is one."""
+    model, tokenizer = stage.model.path, stage.tokenizer
+    if isinstance(stage, Grpo):
+        for part in model_parts(stage.rewards).values():
+            if part.path is not None and part.path.is_dir():
+                load_reward_spec(part.path)
+                Card.read(part.path)
+    if not isinstance(stage, Sft) or model is None or not model.is_dir():
+        return
+    if tokenizer.graft is not None:
+        with TemporaryDirectory() as folder:
+            graft(model, Path(folder) / "grafted", load_spec(model).vocab)
+    elif tokenizer.path is None and (stage.data.from_stage is not None or stage.data.template == CHAT):
+        check_tags(load_tokenizer(model), model)
+
+
+def _look(rows: Iterator[object]) -> None:
+    for _ in islice(rows, LOOKED_AT):
+        pass

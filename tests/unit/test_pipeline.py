@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
     """A config and the files that it names."""
     (tmp_path / "run.toml").write_text(CONFIG.format(folder=tmp_path))
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n')
-    (tmp_path / "questions.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    (tmp_path / "questions.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n' * 3)
     return tmp_path
 
 
@@ -285,12 +285,21 @@ def test_an_artifact_that_is_gone_is_named(folder: Path) -> None:
     [
         ("rewards.language={weight=1,target='klingon'}", "language 'klingon': known are"),
         ("data.tasks.sums.template=fancy", "the template 'fancy' is no text with"),
+        ("benchmarks.names=['aime']", "no benchmark 'aime'"),
+        ("data.tasks.gsm8k.path=EMPTY", "empty.jsonl is empty"),
+        ("data.tasks.gsm8k.path=ROWS", r"rows.jsonl, line 1: no key 'answer'"),
+        ("rewards.helpful={weight=1,path='DIR'}", r"reward_model.json|is no reward model|config.json"),
     ],
 )
 def test_a_later_stages_mistake_is_told_before_the_first_one_runs(
     folder: Path, change: str, told: str
 ) -> None:
-    with pytest.raises(RankError, match=f"UserError: stage 'r1': {told}"):
+    (folder / "empty.jsonl").touch()
+    (folder / "rows.jsonl").write_text('{"question": "1+1?"}\n')
+    (folder / "dir").mkdir()
+    for mark, name in {"EMPTY": "empty.jsonl", "ROWS": "rows.jsonl", "DIR": "dir"}.items():
+        change = change.replace(mark, str(folder / name))
+    with pytest.raises(RankError, match=f"UserError: stage 'r1': .*({told})"):
         run(folder, f"stages.r1.{change}")
     assert not (folder / "out" / "ran").exists()
 
