@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full lint clean
+.PHONY: help install demo smoke test test-full lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ install:  ## make .venv and install the pins into it (seconds when all is there)
 
 demo: install  ## all of R1 on two CPU cores: base, R1-Zero, four stages, reward models, two distilled students
 	.venv/bin/r1mega run configs/toy/r1.toml $(ARGS)
+
+smoke: install  ## the demo's stages in their smallest form, in a few minutes: does everything run here?
+	.venv/bin/r1mega run configs/toy/r1.toml profile=smoke out=runs/smoke-r1 $(ARGS)
 
 test: install  ## the tests, without the slow ones
 	$(PY) -m pytest tests -m "not slow and not gpu" $(ARGS)

@@ -2,6 +2,7 @@
 
     python tools/study.py r1 runs/study             three seeds, one after another, then pictures and numbers
     python tools/study.py r1 runs/study --seeds 0   one
+    python tools/study.py r1 runs/study --one-base  the seeds differ in everything but the base: a third less time
 
 Killed, it goes on where it was. Results: DIR/results.json, DIR/*.png, and the table that is printed.
 """
@@ -46,6 +47,8 @@ CURVES = (
     Curve("language", "accuracy", "rl_reasoning", "with the language reward"),
     Curve("language", "accuracy", "rl_no_language", "without"),
 )
+STARTS = ("r1_zero", "cold_start", "rejection_sft")
+"""The stages that begin with the base."""
 SMOOTH = 5  # steps over which a curve is averaged
 
 
@@ -55,6 +58,11 @@ def main() -> int:
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--seeds", default="0,1,2", metavar="N,...", help="default %(default)s")
+    parser.add_argument(
+        "--one-base",
+        action="store_true",
+        help="pretrain with the first seed only; the others begin with R1-Zero",
+    )
     parser.add_argument("--until", metavar="STAGE", help="only so far, in every seed")
     parser.add_argument("keys", metavar="key=value", nargs="*", help="passed on to r1mega run")
     options = parser.parse_args()
@@ -65,10 +73,18 @@ def main() -> int:
         out = (options.folder / f"seed-{seed}").resolve()
         command = [sys.executable, "-m", "r1mega", "run", str(CONFIG), f"seed={seed}", f"out={out}"]
         command += [*options.keys, *(["--until", options.until] if options.until else [])]
+        if options.one_base and seed != seeds[0]:
+            command += from_base(options.folder / f"seed-{seeds[0]}")
         if code := subprocess.run(command, cwd=ROOT).returncode:
             return code
     report(options.folder, seeds)
     return 0
+
+
+def from_base(run: Path) -> list[str]:
+    """Arguments for a run that takes the base of another one."""
+    [base] = [room.resolve() / "model" for room in stage_rooms(run) if room.name[3:] == "base"]
+    return ["--from", "r1_zero", *(f"stages.{stage}.model.path={base}" for stage in STARTS)]
 
 
 def report(folder: Path, seeds: Sequence[int]) -> None:
