@@ -2,7 +2,7 @@
 
     python tools/study.py r1 runs/study             three seeds, one after another, then pictures and numbers
     python tools/study.py r1 runs/study --seeds 0   one
-    python tools/study.py r1 runs/study --one-base  the seeds differ in everything but the base: a third less time
+    python tools/study.py r1 runs/study --one-base  all seeds begin with one base: a third less time
 
 Killed, it goes on where it was. Results: DIR/results.json, DIR/*.png, and the table that is printed.
 """
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument(
         "--one-base",
         action="store_true",
-        help="pretrain with the first seed only; the others begin with R1-Zero",
+        help="pretrain with the first seed only",
     )
     parser.add_argument("--until", metavar="STAGE", help="only so far, in every seed")
     parser.add_argument("keys", metavar="key=value", nargs="*", help="passed on to r1mega run")
