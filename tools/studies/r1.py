@@ -46,6 +46,9 @@ CURVES = (
     Curve("language", "language", "rl_no_language", "without"),
     Curve("language", "accuracy", "rl_reasoning", "with the language reward"),
     Curve("language", "accuracy", "rl_no_language", "without"),
+    Curve("general", "helpful", "rl_general", "RL for all scenarios"),
+    Curve("general", "safety", "rl_general", "RL for all scenarios"),
+    Curve("general", "accuracy", "rl_general", "RL for all scenarios"),
 )
 STARTS = ("r1_zero", "cold_start", "rejection_sft")
 """The stages that begin with the base."""
@@ -64,11 +67,14 @@ def main() -> int:
         help="pretrain with the first seed only",
     )
     parser.add_argument("--until", metavar="STAGE", help="only so far, in every seed")
+    parser.add_argument(
+        "--report", action="store_true", help="only the table and the pictures of what is there"
+    )
     parser.add_argument("keys", metavar="key=value", nargs="*", help="passed on to r1mega run")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     os.environ["PYTHONPATH"] = str(ROOT)
-    for seed in seeds:
+    for seed in [] if options.report else seeds:
         print(f"== seed {seed}", flush=True)
         out = (options.folder / f"seed-{seed}").resolve()
         command = [sys.executable, "-m", "r1mega", "run", str(CONFIG), f"seed={seed}", f"out={out}"]
@@ -89,6 +95,7 @@ def from_base(run: Path) -> list[str]:
 
 def report(folder: Path, seeds: Sequence[int]) -> None:
     """The table of all seeds, and the pictures."""
+    seeds = [seed for seed in seeds if (folder / f"seed-{seed}" / "summary.json").is_file()]
     runs = {seed: read_json(folder / f"seed-{seed}" / "summary.json") for seed in seeds}
     results = {seed: {row["name"]: row for row in run["stages"]} for seed, run in runs.items()}
     write_json(folder / "results.json", {str(seed): rows for seed, rows in results.items()})
