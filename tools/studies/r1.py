@@ -2,7 +2,7 @@
 
     python tools/study.py r1 runs/study             three seeds, one after another, then pictures and numbers
     python tools/study.py r1 runs/study --seeds 0   one
-    python tools/study.py r1 runs/study --one-base  all seeds begin with one base: a third less time
+    python tools/study.py r1 runs/study --one-base  all seeds begin with the same pretrained models
 
 Killed, it goes on where it was. Results: DIR/results.json, DIR/*.png, and the table that is printed.
 """
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from r1mega.config import load
 from r1mega.config.schema import stage_rooms
 from r1mega.files import read_json, write_json
 from r1mega.logs import read_metrics
@@ -50,8 +51,12 @@ CURVES = (
     Curve("general", "safety", "rl_general", "RL for all scenarios"),
     Curve("general", "accuracy", "rl_general", "RL for all scenarios"),
 )
-STARTS = ("r1_zero", "cold_start", "rejection_sft")
-"""The stages that begin with the base."""
+STARTS = {
+    "base": ("r1_zero", "cold_start", "rejection_sft"),
+    "qwen2": ("distill-qwen2", "rl-qwen2"),
+    "llama": ("distill-llama",),
+}
+"""Pretrained models, and the stages that begin with each."""
 SMOOTH = 5  # steps over which a curve is averaged
 
 
@@ -80,17 +85,19 @@ def main() -> int:
         command = [sys.executable, "-m", "r1mega", "run", str(CONFIG), f"seed={seed}", f"out={out}"]
         command += [*options.keys, *(["--until", options.until] if options.until else [])]
         if options.one_base and seed != seeds[0]:
-            command += from_base(options.folder / f"seed-{seeds[0]}")
+            command += from_bases(options.folder / f"seed-{seeds[0]}")
         if code := subprocess.run(command, cwd=ROOT).returncode:
             return code
     report(options.folder, seeds)
     return 0
 
 
-def from_base(run: Path) -> list[str]:
-    """Arguments for a run that takes the base of another one."""
-    [base] = [room.resolve() / "model" for room in stage_rooms(run) if room.name[3:] == "base"]
-    return ["--from", "r1_zero", *(f"stages.{stage}.model.path={base}" for stage in STARTS)]
+def from_bases(run: Path) -> list[str]:
+    """Arguments for a run that takes the pretrained models of another one and makes all the rest."""
+    bases = {room.name[3:]: room.resolve() / "model" for room in stage_rooms(run) if room.name[3:] in STARTS}
+    stages = [name for name in load(CONFIG).stages if name not in STARTS]
+    taken = [f"stages.{name}.model.path={path}" for base, path in bases.items() for name in STARTS[base]]
+    return [*taken, "--stage", ",".join(stages)]
 
 
 def report(folder: Path, seeds: Sequence[int]) -> None:
