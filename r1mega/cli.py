@@ -202,8 +202,8 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
 
         print(describe_plan(config))
         return Outcome(0)
+    refuse_layouts(config, int(os.environ.get("WORLD_SIZE", "1")) if is_rank else config.nproc)
     if not is_rank:
-        refuse_layouts(config, config.nproc)
         if config.nproc > 1:
             ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides]
             ranks += ["--stage", ",".join(chosen)] if chosen else []
@@ -218,15 +218,15 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
 def chosen_stages(config: RunConfig, options: argparse.Namespace) -> list[str] | None:
     """Those that --stage, --from and --until ask for, in their order; None: all."""
     names = list(config.stages)
-    wanted = options.stage.split(",") if options.stage else []
+    wanted = [] if options.stage is None else options.stage.split(",")
     asked = {"--stage": wanted, "--from": [options.first], "--until": [options.last]}
-    if options.stage and (options.first or options.last):
+    if options.stage is not None and (options.first or options.last):
         raise UserError("--stage names what to run; leave out --from and --until")
     for option, given in asked.items():
         for name in given:
             if name is not None and name not in names:
                 raise UserError(f"{option} {name}: no such stage; stages: {', '.join(names)}")
-    if options.stage:
+    if options.stage is not None:
         return [name for name in names if name in wanted]
     if not (options.first or options.last):
         return None
@@ -247,13 +247,17 @@ def finished(outcome: Outcome, config: RunConfig) -> Outcome:
 
 
 def refuse_layouts(config: RunConfig, ranks: int) -> None:
-    """Say before any rank starts what a rank would say seconds later."""
+    """Say at once what a stage would say when it begins: layouts and engines that the ranks cannot form."""
     from r1mega.parallel import Layout
+    from r1mega.rollout.options import Share
 
     for name, stage in config.stages.items():
         sizes = stage.layout
         try:
             Layout.of(ranks, tp=sizes.tp, pp=sizes.pp, ep=sizes.ep, etp=sizes.etp, cp=sizes.cp)
+            for section in ("benchmarks", "sampling", "compare"):
+                if engines := getattr(stage, section, None):
+                    Share.of(0, ranks, engines.tensor_parallel)
         except UserError as error:
             raise UserError(f"stage '{name}' with nproc = {ranks}: {error}") from None
 

@@ -13,7 +13,7 @@ from r1mega.config.sections import FILE_TASKS, Names, TaskShare
 class Benchmarks(Section):
     """The table of results after each stage; empty: none is made. Changing it measures again, no more."""
 
-    names: Names = Field(default=(), description="of docs/benchmarks.md: aime24, math500, gpqa ...")
+    names: Names = Field(default=(), description="of docs/benchmarks.md: aime24, math500, gpqa_diamond ...")
     tasks: dict[str, TaskShare] = Field(
         default={}, description="a table for each further task; its held-out prompts are asked"
     )

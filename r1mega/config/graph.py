@@ -57,12 +57,37 @@ def complaint(stages: Mapping[str, StageConfig]) -> str | None:
                     f"{said}: that stage makes a {_words(made)}, here a {_words(what)} is wanted; earlier "
                     f"stages that make one: {', '.join(fitting) or 'none'}"
                 )
+        if wrong := _unknown_reward_model(name, stage, earlier):
+            return wrong
         earlier[name] = stage
     return None
 
 
+def _unknown_reward_model(name: str, stage: StageConfig, earlier: Mapping[str, StageConfig]) -> str | None:
+    """A part of the reward is judged by the model of its name, unless it names another."""
+    rewards = getattr(stage, "rewards", None)
+    for part in type(rewards).model_fields if isinstance(rewards, Section) else ():
+        section = getattr(rewards, part)
+        start = getattr(section, "from_stage", None)
+        if start is not None and section.weight:
+            made, wanted = list(getattr(earlier[start], "models", {})), section.name or part
+            if wanted not in made:
+                return (
+                    f"stages.{name}.rewards.{part}: stage '{start}' makes no model '{wanted}', but "
+                    f"{', '.join(made)}; say rewards.{part}.name"
+                )
+    return None
+
+
+_WORDS = {
+    "dataset": "data set",
+    "pairs": "data set of preference pairs",
+    "reward_models": "set of reward models",
+}
+
+
 def _words(artifact: str) -> str:
-    return {"dataset": "data set", "reward_models": "set of reward models"}.get(artifact, artifact)
+    return _WORDS.get(artifact, artifact)
 
 
 def _takes(section: Section, at: str) -> Iterator[Take]:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from r1mega.config.graph import inputs
@@ -22,10 +23,16 @@ from r1mega.files import fingerprint
 
 
 class Identities:
-    """Of the stages of one config. Each file is read once, so make a new one where files may have changed."""
+    """Of the stages of one config. Each file is read once, so make a new one where files may have changed.
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
+    recorded: stage -> what a finished result says of its files, by dotted key. A file that is not here, as
+              after a run was moved to another machine, counts as the one that was used.
+    """
+
+    def __init__(
+        self, config: RunConfig, recorded: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    ) -> None:
+        self._config, self._recorded = config, recorded
         self._known: dict[str, str] = {}
         self._fingerprint = cache(fingerprint)
 
@@ -40,10 +47,14 @@ class Identities:
         stage = self._config.stages[name]
         return {
             "settings": settings(stage) | {"seed": self._config.seed},
-            "files": {key: self._fingerprint(path) for key, path in files(stage)},
+            "files": {key: self._file(name, key, path) for key, path in files(stage)},
             "inputs": {one: self.of(one) for one in inputs(stage)},
             "version": stage.version,
         }
+
+    def _file(self, name: str, key: str, path: Path) -> str:
+        mark = self._recorded.get(name, {}).get(key)
+        return mark if mark is not None and not path.exists() else self._fingerprint(path)
 
 
 def settings(stage: StageConfig) -> dict[str, Any]:
@@ -51,17 +62,31 @@ def settings(stage: StageConfig) -> dict[str, Any]:
 
     So a new key whose default changes nothing leaves old results valid.
     """
-    without = WITHOUT_EFFECT - ({"eval.every"} if _ends_by_itself(stage) else set())
-    return {
-        key: value
-        for key, value in _leaves(stage, "")
-        if not any(key == one or key.startswith(f"{one}.") for one in without)
-    }
+    return {key: value for key, value in _leaves(stage, "") if _counts(stage, key)}
 
 
 def files(stage: StageConfig) -> list[tuple[str, Path]]:
-    """Every file or folder that the stage's config names: (dotted key, path)."""
-    return list(_files(stage, ""))
+    """Every file or folder that the stage's result depends on: (dotted key, path)."""
+    return [(key, path) for key, path in paths(stage) if _counts(stage, key)]
+
+
+def paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
+    """Every file or folder that a section names, with its dotted key behind `at`."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            yield f"{at}{name}", value
+        elif isinstance(value, Section):
+            yield from paths(value, f"{at}{name}.")
+        elif isinstance(value, Mapping):
+            for part, inner in value.items():
+                if isinstance(inner, Section):
+                    yield from paths(inner, f"{at}{name}.{part}.")
+
+
+def _counts(stage: StageConfig, key: str) -> bool:
+    without = WITHOUT_EFFECT - ({"eval.every"} if _ends_by_itself(stage) else set())
+    return not any(key == one or key.startswith(f"{one}.") for one in without)
 
 
 def _ends_by_itself(stage: StageConfig) -> bool:
@@ -83,19 +108,6 @@ def _leaves(section: Section, at: str) -> Iterator[tuple[str, Any]]:
                 yield from _leaves(inner, f"{key}.{part}.")
         elif field.is_required() or value != field.get_default(call_default_factory=False):
             yield key, value
-
-
-def _files(section: Section, at: str) -> Iterator[tuple[str, Path]]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, Path):
-            yield f"{at}{name}", value
-        elif isinstance(value, Section):
-            yield from _files(value, f"{at}{name}.")
-        elif isinstance(value, Mapping):
-            for part, inner in value.items():
-                if isinstance(inner, Section):
-                    yield from _files(inner, f"{at}{name}.{part}.")
 
 
 def _canonical(value: Any) -> str:

@@ -40,7 +40,10 @@ class Ledger:
     """All stages of a config. It reads once, when made."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config, self.identities = config, Identities(config)
+        self.config = config
+        done = {name: read_json(config.stage_dir(name) / "DONE.json") or {} for name in config.stages}
+        recorded = {name: mark.get("parts", {}).get("files", {}) for name, mark in done.items()}
+        self.identities = Identities(config, recorded)
 
     def entry(self, name: str) -> Entry:
         room = self.config.stage_dir(name)
@@ -54,6 +57,8 @@ class Ledger:
             return Entry("to do", (), wanted, {})
         if there["identity"] != wanted:
             return Entry("changed", self._changes(name, there), wanted, there)
+        if done and not artifact(self.config, name).is_dir():
+            return Entry("started", ("what it had made is gone, and is made again",), wanted, there)
         return Entry("done" if done else "started", (), wanted, there)
 
     def _changes(self, name: str, there: Mapping[str, Any]) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ def artifact(config: RunConfig, name: str) -> Path:
     return config.stage_dir(name) / FOLDERS[config.stages[name].makes]
 
 
-FOLDERS = {"model": "model", "dataset": "dataset", "reward_models": "models"}
+FOLDERS = {"model": "model", "dataset": "dataset", "pairs": "dataset", "reward_models": "models"}
 """Artifact -> its folder in the stage's room."""
 
 

@@ -77,7 +77,7 @@ class Preferences(StageConfig):
     `model` is the judge.
     """
 
-    makes: ClassVar[Artifact] = "dataset"
+    makes: ClassVar[Artifact] = "pairs"
     kind: Literal["preferences"]
     answers: Answers
     compare: Comparing = Comparing()

@@ -23,7 +23,7 @@ FORMATS: dict[str, tuple[Format, ...]] = {
 class JudgmentData(Section):
     """Judged answers: the toy's, or those of a file or of an earlier stage's data set."""
 
-    takes = "dataset"
+    takes = "pairs"
     rivals: ClassVar = (("path", "from_stage"),)
 
     kind: Literal["rows", "toy"] = Field(default="rows", description="rows = judged answers; toy = generated")

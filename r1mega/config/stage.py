@@ -10,7 +10,7 @@ from r1mega.config.benchmarks import Benchmarks
 from r1mega.config.section import Section
 from r1mega.config.sections import Checkpoint, Data, Eval, LayoutSizes, Log, Model, Tokenizer, Train
 
-Artifact = Literal["model", "dataset", "reward_models"]
+Artifact = Literal["model", "dataset", "pairs", "reward_models"]
 
 
 class StageConfig(Section):

@@ -22,7 +22,7 @@ from r1mega.rewards.code import code_grader
 from r1mega.rewards.code.sandbox import Level
 from r1mega.rewards.parts import format_rule, language
 from r1mega.rollout.options import EngineOptions
-from r1mega.types import Sampling
+from r1mega.types import Sampling, UserError
 
 LONGEST = 32_768
 """Tokens of an answer, as the paper evaluates; less where the model's context is shorter."""
@@ -152,7 +152,13 @@ def _cache_gb(settings: Settings) -> float:
     if not device.on_cuda():
         return device.free_gb() / 4
     weights = sum(file.stat().st_size for file in settings.model.glob("*.safetensors")) / 2**30
-    return 0.9 * device.free_gb() - weights / settings.tensor_parallel
+    left = 0.9 * device.free_gb() - weights / settings.tensor_parallel
+    if left <= 0:
+        raise UserError(
+            f"{settings.model} has {weights:.0f} GiB of weights, which leave nothing of a GPU's memory with "
+            f"tensor_parallel {settings.tensor_parallel}: let more ranks form an engine"
+        )
+    return left
 
 
 def _conclude(settings: Settings, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from r1mega.config.benchmarks import Benchmarks
+from r1mega.config.identity import paths
 from r1mega.config.schema import RunConfig
 from r1mega.config.section import digest
 from r1mega.data.chat import ChatTemplate
@@ -15,7 +17,7 @@ from r1mega.data.tokenizers import Tokenizer
 from r1mega.evaluation.harness import Task
 from r1mega.evaluation.run import Settings, evaluate
 from r1mega.evaluation.view import counting
-from r1mega.files import read_json
+from r1mega.files import fingerprint, read_json
 from r1mega.logs import say
 from r1mega.parallel import on_leader
 from r1mega.stages.base import Context
@@ -70,8 +72,10 @@ def known(config: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _folder(room: Path, section: Benchmarks) -> Path:
-    """One for each way of measuring, so that answers of different ways never mix."""
-    return room / "benchmarks" / digest(section, ())[:12]
+    """One for each way of measuring, files included, so that answers of different ways never mix."""
+    files = [f"{key} {fingerprint(path)}" for key, path in paths(section) if path.exists()]
+    mark = hashlib.sha256("\n".join([digest(section, ()), *files]).encode()).hexdigest()
+    return room / "benchmarks" / mark[:12]
 
 
 def _tasks(section: Benchmarks, tokenizer: Tokenizer, folder: Path) -> list[Task]:

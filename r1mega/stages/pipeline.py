@@ -124,6 +124,8 @@ class _Pipeline:
             entry = self.ledger.entry(name)
             if entry.state == "cannot start":
                 raise UserError(f"stage '{name}': {entry.why[0]}")
+            if entry.state == "started" and entry.why:
+                say(f"{name}: {entry.why[0]}")
             if entry.state == "changed":
                 say(f"{name} will be made again, since something has changed: {'; '.join(entry.why)}")
             made = entry.record.get("revision")
@@ -145,12 +147,6 @@ class _Pipeline:
         spent = on_leader(lambda: self._open_room(name))
         started = time.monotonic()
         context = self._context(name)
-        missing = [f"{one} ({path})" for one, path in context.inputs.items() if not path.is_dir()]
-        if missing:
-            raise UserError(
-                f"stage '{name}': what it takes from {', '.join(missing)} is gone, although that stage is "
-                "marked as done: bring it back, or delete that stage's DONE.json to make it again"
-            )
         mark = self._mark(name)
 
         def note(status: str, **more: Any) -> None:
@@ -169,6 +165,7 @@ class _Pipeline:
         except Exception:
             note("failed")
             raise
+        device.release()
         note("done", metrics=metrics)
         done = mark | {"seconds": self.rows[name]["seconds"], "metrics": metrics}
         done["artifact"] = {"type": stage.makes, "path": FOLDERS[stage.makes]}

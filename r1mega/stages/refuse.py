@@ -13,7 +13,7 @@ from r1mega.config.schema import Grpo, RunConfig, Sft
 from r1mega.config.sections import Data
 from r1mega.config.stage import StageConfig
 from r1mega.data import toy_extra
-from r1mega.data.benchmarks import benchmark
+from r1mega.data.benchmarks import benchmark, load
 from r1mega.data.graft import graft
 from r1mega.data.preferences.read import read
 from r1mega.data.prepare import file_rows
@@ -23,7 +23,7 @@ from r1mega.data.tokenizers import load_tokenizer
 from r1mega.models.reward_head import load_reward_spec
 from r1mega.models.spec import load_spec
 from r1mega.stages import collect
-from r1mega.stages.mixture import shares
+from r1mega.stages.mixture import shares, templates
 from r1mega.stages.reward import model_parts, reward_parts
 from r1mega.stages.scorer import Card
 from r1mega.types import UserError
@@ -41,6 +41,7 @@ def refuse(config: RunConfig) -> None:
             _names(stage)
             _files(stage)
             _models(stage)
+            _chat(config, name)
         except UserError as error:
             raise UserError(f"stage '{name}': {error}") from None
 
@@ -58,6 +59,8 @@ def _names(stage: StageConfig) -> None:
             template(task.template)
     for name in stage.benchmarks.names:
         benchmark(name)
+        if stage.benchmarks.data is not None and stage.benchmarks.data.is_dir():
+            load(name, str(stage.benchmarks.data))
 
 
 def _files(stage: StageConfig) -> None:
@@ -94,6 +97,23 @@ def _models(stage: StageConfig) -> None:
             graft(model, Path(folder) / "grafted", load_spec(model).vocab)
     elif tokenizer.path is None and (stage.data.from_stage is not None or stage.data.template == CHAT):
         check_tags(load_tokenizer(model), model)
+
+
+def _chat(config: RunConfig, name: str) -> None:
+    """That a stage which writes in the model's own form comes from a model that has one."""
+    stage = config.stages[name]
+    data = getattr(stage, "data", None)
+    tasks = {**stage.benchmarks.tasks, **((data.tasks or {}) if isinstance(data, Data) else {})}
+    used = CHAT in templates(tasks) or (isinstance(data, Data) and data.template == CHAT)
+    line = [stage]
+    while line[-1].model.from_stage is not None:
+        line.append(config.stages[line[-1].model.from_stage])
+    made_here = line[-1].model.config is not None
+    if used and made_here and not any(one.tokenizer.graft for one in line):
+        raise UserError(
+            "template 'chat' is the model's own, and a model that begins with random weights has none: say "
+            "tokenizer.graft='r1', or choose another template"
+        )
 
 
 def _look(rows: Iterator[object]) -> None:

@@ -90,7 +90,7 @@ class _Training:
 
     def run(self) -> Metrics:
         done = on_leader(lambda: read_json(self._room / "DONE.json"))
-        if done is not None:
+        if done is not None and (self.ctx.reward_models / self.name).is_dir():
             say(f"{self._title}: done, skipped")
             return dict(done)
         policy = self._policy()

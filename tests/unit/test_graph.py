@@ -10,7 +10,7 @@ from r1mega.cli import main
 from r1mega.config import RunConfig, load
 from r1mega.config.graph import inputs, takes, upstream
 from r1mega.config.identity import Identities, files, settings
-from r1mega.config.ledger import Ledger
+from r1mega.config.ledger import Ledger, artifact
 from r1mega.files import write_json
 from r1mega.report.tree import describe_plan
 from r1mega.types import UserError
@@ -102,6 +102,8 @@ def test_an_edge_that_cannot_be_is_refused(folder: Path, override: str, said: st
         ("log.every=3", set()),
         ("stages.base.label=Base", set()),
         ("stages.base.benchmarks.prompts=3", set()),
+        ("stages.base.benchmarks.data=nowhere", set()),
+        ("stages.base.benchmarks.tasks.g={kind='gsm8k',path='pairs.jsonl'}", set()),
         ("out=elsewhere", set()),
     ],
 )
@@ -127,9 +129,51 @@ def test_a_default_said_aloud_changes_nothing(folder: Path) -> None:
     assert [key for key, _ in files(stage)] == ["data.path"]
 
 
+PAIRS = """
+[stages.pairs]
+kind = "preferences"
+model.from_stage = "base"
+answers.from_stage = "asked"
+[stages.judges]
+kind = "reward_models"
+model.from_stage = "base"
+train = { steps = 1, micro_batch_tokens = 20_000 }
+[stages.judges.models.helpful]
+objective = "pairwise"
+data.from_stage = "pairs"
+[stages.rl]
+kind = "grpo"
+model.from_stage = "base"
+data = { kind = "tasks", tasks.sums.kind = "sums" }
+train.steps = 1
+train.micro_batch_tokens = 40_000
+rewards.helpful = { weight = 1, from_stage = "judges" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "stages.judges.models.helpful.data.from_stage=asked",
+            "here a data set of preference pairs is wanted",
+        ),
+        ("stages.rl.rewards.helpful.name=kind", "stage 'judges' makes no model 'kind', but helpful; say"),
+        ("stages.rl.rewards.safety={weight=1,from_stage='judges'}", "makes no model 'safety', but helpful"),
+    ],
+)
+def test_pairs_are_no_rows_and_reward_models_have_names(folder: Path, override: str, said: str) -> None:
+    (folder / "run.toml").write_text(CONFIG + PAIRS)
+    config(folder)  # is fine as it is
+    with pytest.raises(UserError) as caught:
+        config(folder, override)
+    assert said in str(caught.value)
+
+
 def mark_done(run: RunConfig, *names: str) -> None:
     identities = Identities(run)
     for name in names:
+        artifact(run, name).mkdir(parents=True)
         done = {"identity": identities.of(name), "parts": identities.parts(name), "seconds": 61.0}
         write_json(run.stage_dir(name) / "DONE.json", done | {"metrics": {}, "revision": None})
 
@@ -177,6 +221,7 @@ def test_the_tree(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--stage", ""], "--stage : no such stage"),
         (["--stage", "r3"], "--stage r3: no such stage; stages: base, small, asked, student, alone"),
         (["--from", "r3"], "--from r3: no such stage"),
         (["--from", "alone", "--until", "base"], "--from alone comes after --until base: no stage is left"),

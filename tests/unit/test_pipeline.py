@@ -272,11 +272,26 @@ def test_what_will_be_made_again_is_told_first(folder: Path, capfd: pytest.Captu
 
 
 @pytest.mark.usefixtures("act")
-def test_an_artifact_that_is_gone_is_named(folder: Path) -> None:
-    run(folder, only="base")
+def test_an_artifact_that_is_gone_is_made_again(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(folder)
     shutil.rmtree(folder / "out" / "01-base" / "model")
-    with pytest.raises(RankError, match=r"stage 'r1': what it takes from base \(.*01-base/model\) is gone"):
-        run(folder)
+    capfd.readouterr()
+    summary = run(folder)
+    assert "base: what it had made is gone, and is made again" in capfd.readouterr().out
+    assert ran(folder) == ["base", "r1", "base"]
+    assert {status for status, _ in rows(summary).values()} == {"done"}
+    assert not list((folder / "out").glob("*.old*"))
+
+
+@pytest.mark.usefixtures("act")
+def test_what_is_done_stays_done_where_its_files_are_not(folder: Path) -> None:
+    """As on another machine. What is not done needs them."""
+    run(folder, only="base")
+    (folder / "texts.jsonl").unlink()
+    run(folder)
+    assert ran(folder) == ["base", "r1"]
+    with pytest.raises(RankError, match=r"stage 'base': cannot read .*texts\.jsonl"):
+        run(folder, "stages.base.train.lr=1e-4")
 
 
 @pytest.mark.usefixtures("act")
