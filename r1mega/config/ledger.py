@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from r1mega.config.identity import Identities
+from r1mega.config.identity import Identities, files
 from r1mega.config.schema import RunConfig
 from r1mega.files import read_json
 from r1mega.types import UserError
@@ -53,6 +53,10 @@ class Ledger:
             wanted = self.identities.of(name)
         except UserError as error:
             return Entry("cannot start", (str(error),), "", there or {})
+        if done is None or done["identity"] != wanted:
+            for _, path in files(self.config.stages[name]):
+                if not path.exists():  # a finished result may have been made from it elsewhere
+                    return Entry("cannot start", (f"cannot read {path}: it is not there",), "", there or {})
         if there is None:
             return Entry("to do", (), wanted, {})
         if there["identity"] != wanted:
