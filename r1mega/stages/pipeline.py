@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, lockf
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,11 @@ class _Pipeline:
 
 
 def _lock(out: Path, stack: ExitStack) -> None:
-    """One process at a time works on a run. The lock goes with the process, also with kill -9."""
+    """One process at a time works on a run. The lock goes with the process, also with kill -9.
+
+    It is a record lock, which children do not inherit: some of torch's live on for a while when a rank is
+    killed, and the next attempt must not wait for them.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context((out / ".lock").open("w"))
@@ -237,8 +241,8 @@ def _lock(out: Path, stack: ExitStack) -> None:
             f"cannot write to {out}: {error.strerror}; choose another folder with out=DIR"
         ) from error
     try:
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
+        lockf(file, LOCK_EX | LOCK_NB)
+    except (BlockingIOError, PermissionError):
         raise UserError(
             f"another process is working on {out}: wait for it, or choose another folder with out=DIR"
         ) from None

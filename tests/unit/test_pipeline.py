@@ -418,7 +418,7 @@ def test_one_process_at_a_time(folder: Path) -> None:
     out = folder / "out"
     out.mkdir()
     with (out / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.lockf(file, fcntl.LOCK_EX)
         with pytest.raises(RankError, match=r"UserError: another process is working on .*out: wait for it"):
             run(folder)
         assert not (out / "ran").exists()
