@@ -101,7 +101,7 @@ def test_killed_at_ten_random_moments_it_ends_the_same(undisturbed: Path, tmp_pa
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(rng.uniform(10, 60))
+        time.sleep(rng.uniform(12, 30))
         if process.poll() is not None:
             break
         os.killpg(process.pid, signal.SIGKILL)
