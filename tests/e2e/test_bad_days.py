@@ -83,9 +83,12 @@ def test_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     from contextlib import ExitStack
 
-    with ExitStack() as first, ExitStack() as second:
+    def take(rank: int) -> None:
+        with ExitStack() as stack:
+            pipeline._lock(tmp_path / "out", stack)
+
+    with ExitStack() as first:
         pipeline._lock(tmp_path / "out", first)
-        with pytest.raises(UserError, match="another process is working on"):
-            pipeline._lock(tmp_path / "out", second)
-    with ExitStack() as third:
-        pipeline._lock(tmp_path / "out", third)  # the lock went with its holder
+        with pytest.raises(RankError, match="another process is working on"):
+            run_ranks(1, take, timeout=60)
+    run_ranks(1, take, timeout=60)  # the lock went with its holder
