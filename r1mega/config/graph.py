@@ -6,10 +6,10 @@ model, a data set, reward models) is told by the section in which the key stands
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from r1mega.config.section import Section
+from r1mega.config.section import Section, sections
 from r1mega.config.stage import StageConfig
 
 
@@ -23,7 +23,11 @@ class Take(NamedTuple):
 
 def takes(stage: StageConfig) -> list[Take]:
     """What a stage takes from others, in the order of its config."""
-    return list(_takes(stage, ""))
+    return [
+        Take(f"{at}from_stage", section.takes, start)
+        for at, section in sections(stage)
+        if isinstance(start := getattr(section, "from_stage", None), str)
+    ]
 
 
 def inputs(stage: StageConfig) -> list[str]:
@@ -88,17 +92,3 @@ _WORDS = {
 
 def _words(artifact: str) -> str:
     return _WORDS.get(artifact, artifact)
-
-
-def _takes(section: Section, at: str) -> Iterator[Take]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        key = f"{at}{name}"
-        if name == "from_stage" and isinstance(value, str):
-            yield Take(key, section.takes, value)
-        elif isinstance(value, Section):
-            yield from _takes(value, f"{key}.")
-        elif isinstance(value, Mapping):
-            for part, inner in value.items():
-                if isinstance(inner, Section):
-                    yield from _takes(inner, f"{key}.{part}.")

@@ -17,7 +17,7 @@ from typing import Any
 
 from r1mega.config.graph import inputs
 from r1mega.config.schema import RunConfig
-from r1mega.config.section import WITHOUT_EFFECT, Section
+from r1mega.config.section import WITHOUT_EFFECT, Section, sections
 from r1mega.config.stage import StageConfig
 from r1mega.files import fingerprint
 
@@ -70,18 +70,12 @@ def files(stage: StageConfig) -> list[tuple[str, Path]]:
     return [(key, path) for key, path in paths(stage) if _counts(stage, key)]
 
 
-def paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
-    """Every file or folder that a section names, with its dotted key behind `at`."""
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, Path):
-            yield f"{at}{name}", value
-        elif isinstance(value, Section):
-            yield from paths(value, f"{at}{name}.")
-        elif isinstance(value, Mapping):
-            for part, inner in value.items():
-                if isinstance(inner, Section):
-                    yield from paths(inner, f"{at}{name}.{part}.")
+def paths(section: Section) -> Iterator[tuple[str, Path]]:
+    """Every file or folder that a section names, with its dotted key."""
+    for at, inner in sections(section):
+        for name in type(inner).model_fields:
+            if isinstance(value := getattr(inner, name), Path):
+                yield f"{at}{name}", value
 
 
 def _counts(stage: StageConfig, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -33,6 +33,18 @@ class Section(BaseModel):
     def to_json(self) -> str:
         """The resolved values, as it is written beside the run."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sections(section: Section, at: str = "") -> Iterator[tuple[str, Section]]:
+    """A section and all that lie in it, each with its dotted prefix: "" or one that ends with a dot."""
+    yield at, section
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        named = value if isinstance(value, Mapping) else {}
+        inner = {f"{at}{name}.": value} | {f"{at}{name}.{part}.": one for part, one in named.items()}
+        for key, one in inner.items():
+            if isinstance(one, Section):
+                yield from sections(one, key)
 
 
 WITHOUT_EFFECT = frozenset(

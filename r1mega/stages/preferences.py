@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from r1mega.config.preferences import Comparing, Preferences
-from r1mega.data import prompts_text
 from r1mega.data.curate.shards import write_rows
 from r1mega.data.formats.rows import read_rows
 from r1mega.data.preferences.pairs import chosen_first, matched, mean_verdict, orders
 from r1mega.data.prepare import ROWS
+from r1mega.data.prompts_text import COMPARED, prompt_text
 from r1mega.data.text import string
 from r1mega.evaluation.model import Asker, stops
 from r1mega.files import read_json, write_json
@@ -36,8 +35,6 @@ from r1mega.stages.collecting.asking import Model
 from r1mega.stages.collecting.passes import Opened
 from r1mega.stages.interrupt import StopRequest
 from r1mega.types import Interrupted, Prompt, Sampling, UserError
-
-PLACES = ("{question}", "{answer_a}", "{answer_b}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class Judge:
 
     def __init__(self, section: Comparing, model: Model, seed: int) -> None:
         self.section, self._model = section, model
-        self._text = _told(section.prompt)
+        self._text = prompt_text("compare", section.prompt, COMPARED)
         self._asker: Asker = model.asker(section.template)
         self.context = min(section.context or model.context, model.context)
         self._room = self.context - section.max_tokens
@@ -148,29 +145,13 @@ class Judge:
 
     def _prompt(self, pair: Pair, vote: int, swap: bool) -> Prompt:
         a, b = (pair.second, pair.first) if swap else (pair.first, pair.second)
-        values = dict(zip(PLACES, (pair.prompt, a, b), strict=True))
+        values = dict(zip(COMPARED, (pair.prompt, a, b), strict=True))
         # In one pass: an answer that holds {answer_b} is left as it is.
-        text = re.sub("|".join(map(re.escape, PLACES)), lambda match: values[match[0]], self._text)
+        text = re.sub("|".join(map(re.escape, COMPARED)), lambda match: values[match[0]], self._text)
         framed = self._asker.fill(text)
         bos = self._asker.tokenizer.bos_id if self._asker.with_bos else None
         ids = (*(() if bos is None else (bos,)), *self._asker.tokenizer.encode(framed))
         return Prompt(f"compare/{pair.id}/{vote}", "compare", framed, ids, "")
-
-
-def _told(path: Path | None) -> str:
-    """What the judge is told. Raises UserError for a file without each place once."""
-    if path is None:
-        return (files(prompts_text) / "compare.md").read_text(encoding="utf-8").rstrip("\n")
-    try:
-        text = path.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}, what the judge is to be told: {error}") from error
-    for place in PLACES:
-        if text.count(place) != 1:
-            raise UserError(
-                f"{path}: {place} stands there {text.count(place)} times; it must stand there once"
-            )
-    return text
 
 
 def _judge_all(ctx: Context, judge: Judge, pairs: Sequence[Pair], mesh: Mesh, stop: StopRequest) -> None:

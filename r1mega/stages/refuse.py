@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from r1mega.config.collect import Collect
+from r1mega.config.preferences import Preferences
 from r1mega.config.reward_models import RewardModels
 from r1mega.config.schema import Grpo, RunConfig, Sft
 from r1mega.config.sections import Data
@@ -17,6 +18,7 @@ from r1mega.data.benchmarks import benchmark, load
 from r1mega.data.graft import graft
 from r1mega.data.preferences.read import read
 from r1mega.data.prepare import file_rows
+from r1mega.data.prompts_text import COMPARED, prompt_text
 from r1mega.data.target import check_tags
 from r1mega.data.templates import CHAT, template
 from r1mega.data.tokenizers import load_tokenizer
@@ -67,6 +69,8 @@ def _files(stage: StageConfig) -> None:
     """That files hold rows of the form that is wanted: all rows of tasks, the first ones of others."""
     if isinstance(stage, Collect):
         collect.refuse(stage)
+    if isinstance(stage, Preferences):
+        prompt_text("compare", stage.compare.prompt, COMPARED)
     if isinstance(stage, RewardModels):
         for model in stage.models.values():
             file = model.data.path

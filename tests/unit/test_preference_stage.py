@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from r1mega.config.preferences import Comparing, Preferences
+from r1mega.data.prompts_text import COMPARED, prompt_text
 from r1mega.files import write_json
-from r1mega.stages.preferences import Judge, Pair, _conclude, _told, read_pairs
+from r1mega.stages.preferences import Judge, Pair, _conclude, read_pairs
 from r1mega.types import Completion, Prompt, Sampling, UserError
 
 
@@ -99,9 +100,9 @@ def test_a_judge_that_cannot_be(tmp_path: Path) -> None:
         judge(context=100)
     (tmp_path / "told.md").write_text("{question} {answer_a} {answer_a} {answer_b}")
     with pytest.raises(UserError, match=r"\{answer_a\} stands there 2 times"):
-        _told(tmp_path / "told.md")
+        prompt_text("compare", tmp_path / "told.md", COMPARED)
     with pytest.raises(UserError, match="cannot read"):
-        _told(tmp_path / "missing.md")
+        prompt_text("compare", tmp_path / "missing.md", COMPARED)
     with pytest.raises(ValidationError, match="must exist"):
         Preferences.model_validate({"kind": "preferences", "model": {"config": {}}, "answers": {"path": "x"}})
     with pytest.raises(ValidationError, match="exactly one of path, from_stage"):
