@@ -28,7 +28,7 @@ from r1mega.report.table import table
 from r1mega.revision import revision
 from r1mega.stages import benchmarks
 from r1mega.stages.base import Context, Metrics
-from r1mega.stages.refuse import refuse
+from r1mega.stages.refuse import refuse, refuse_machine
 from r1mega.types import Interrupted, UserError
 
 Run = Callable[[Context], Metrics]
@@ -69,7 +69,9 @@ def run(config: RunConfig, chosen: Sequence[str] | None = None, *, command: str 
     with ExitStack() as stack:
         on_leader(lambda: _lock(config.out, stack))
         pipeline = _Pipeline(config, command or "r1mega run CONFIG")
-        for name in pipeline.plan(stages):
+        names = pipeline.plan(stages)
+        refuse_machine(config, [name for name in names if not pipeline.is_done(name)])
+        for name in names:
             pipeline.do(name)
         return pipeline.summary()
 

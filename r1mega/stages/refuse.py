@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +24,16 @@ from r1mega.data.templates import CHAT, template
 from r1mega.data.tokenizers import load_tokenizer
 from r1mega.models.reward_head import load_reward_spec
 from r1mega.models.spec import load_spec
+from r1mega.rewards.code import require
+from r1mega.rewards.code.sandbox import Level
 from r1mega.stages import collect
-from r1mega.stages.mixture import shares, templates
+from r1mega.stages.mixture import shares, shares_of, templates
 from r1mega.stages.reward import model_parts, reward_parts
 from r1mega.stages.scorer import Card
+from r1mega.stages.start import refuse_context
 from r1mega.types import UserError
 
+CODE = "code"  # the grader that runs programs
 LOOKED_AT = 100  # rows of a file whose rows are not all read here
 
 
@@ -43,9 +47,38 @@ def refuse(config: RunConfig) -> None:
             _names(stage)
             _files(stage)
             _models(stage)
+            _context(config, name)
             _chat(config, name)
         except UserError as error:
             raise UserError(f"stage '{name}': {error}") from None
+
+
+def refuse_machine(config: RunConfig, names: Iterable[str]) -> None:
+    """Raise UserError where one of these stages grades programs in a sandbox that does not work here."""
+    for name in names:
+        stage = config.stages[name]
+        try:
+            for level in sorted(set(_sandboxes(stage))):
+                require(level)
+        except UserError as error:
+            raise UserError(f"stage '{name}': {error}") from None
+
+
+def _sandboxes(stage: StageConfig) -> Iterator[Level]:
+    """What the stage's programs run in: of training or collecting, and of benchmarks."""
+    section = stage.benchmarks
+    graders = [benchmark(name).grader for name in section.names]
+    graders += [share.task.grader for share in shares_of(section.tasks, None, section.held_out)]
+    if CODE in graders and stage.makes == "model":
+        yield section.sandbox
+    data = getattr(stage, "data", None)
+    if not isinstance(data, Data) or data.kind != "tasks":
+        return
+    if any(share.task.grader == CODE for share in shares(data)):
+        if isinstance(stage, Grpo):
+            yield stage.rewards.accuracy.sandbox
+        elif isinstance(stage, Collect) and stage.filter.correct:
+            yield stage.filter.sandbox
 
 
 def _names(stage: StageConfig) -> None:
@@ -103,15 +136,34 @@ def _models(stage: StageConfig) -> None:
         check_tags(load_tokenizer(model), model)
 
 
+def _line(config: RunConfig, name: str) -> list[StageConfig]:
+    """The stage, the one that it has its model from, and so on to the first."""
+    line: list[StageConfig] = [config.stages[name]]
+    while line[-1].model.from_stage is not None:
+        line.append(config.stages[line[-1].model.from_stage])
+    return line
+
+
+def _context(config: RunConfig, name: str) -> None:
+    """That sequences fit what the model can read, with the changes that stages make to it on the way."""
+    line = _line(config, name)
+    origin = line[-1].model.path or line[-1].model.config
+    if origin is None or (isinstance(origin, Path) and not origin.exists()):
+        return
+    spec = load_spec(origin)
+    for one in reversed(line):
+        if one.model.changes:
+            spec = load_spec({**spec.hf, **one.model.changes})
+    refuse_context(config.stages[name], spec)
+
+
 def _chat(config: RunConfig, name: str) -> None:
     """That a stage which writes in the model's own form comes from a model that has one."""
     stage = config.stages[name]
     data = getattr(stage, "data", None)
     tasks = {**stage.benchmarks.tasks, **((data.tasks or {}) if isinstance(data, Data) else {})}
     used = CHAT in templates(tasks) or (isinstance(data, Data) and data.template == CHAT)
-    line = [stage]
-    while line[-1].model.from_stage is not None:
-        line.append(config.stages[line[-1].model.from_stage])
+    line = _line(config, name)
     made_here = line[-1].model.config is not None
     if used and made_here and not any(one.tokenizer.graft for one in line):
         raise UserError(

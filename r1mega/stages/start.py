@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from r1mega.config.collect import Collect
 from r1mega.config.schema import Grpo
-from r1mega.config.stage import TrainingConfig
+from r1mega.config.stage import StageConfig, TrainingConfig
 from r1mega.data.chat import ChatTemplate, training_chat
 from r1mega.data.graft import graft
 from r1mega.data.prepare import raw_texts, train_tokenizer
@@ -64,7 +65,7 @@ def start(ctx: Context) -> Start:
         check_inventory(spec, opened.inventory)
         if model.changes:
             spec, reader = _changed(spec, opened, model.changes)
-    refuse_context(ctx, spec)
+    refuse_context(ctx.config, spec)
     home = folder if ctx.config.tokenizer.path is None else None
     if ctx.config.tokenizer.graft is not None:
         home = _graft(ctx, home, spec)
@@ -123,14 +124,16 @@ class Untied:
         return self.reader.read("model.embed_tokens.weight" if name == "lm_head.weight" else name, box)
 
 
-def refuse_context(ctx: Context, spec: ModelSpec) -> None:
+def refuse_context(config: StageConfig, spec: ModelSpec) -> None:
     """Raise UserError where sequences are longer than the model says that it can read."""
-    config = ctx.config
     longest, key = 0, "data.max_length"
     if isinstance(config, Grpo):
         longest, key = config.data.max_prompt + config.rollout.longest, "data.max_prompt + rollout.max_tokens"
     elif isinstance(config, TrainingConfig):
         longest = config.data.max_length
+    elif isinstance(config, Collect) and config.data is not None:
+        longest = config.data.max_prompt + config.sampling.max_tokens
+        key = "data.max_prompt + sampling.max_tokens"
     if longest > spec.max_positions:
         raise UserError(
             f"{key} is {longest}, but the model's max_position_embeddings is {spec.max_positions}: lower it, "

@@ -19,8 +19,10 @@ from r1mega.config import load
 from r1mega.config.stage import TrainingConfig
 from r1mega.report.status import describe_end
 from r1mega.report.tree import describe_plan
+from r1mega.rewards.code import bubblewrap, level
 from r1mega.stages import pipeline
 from r1mega.stages.base import Context, Metrics
+from r1mega.stages.refuse import refuse, refuse_machine
 from r1mega.types import Interrupted, UserError
 from tests.ranks import RankError, run_ranks
 
@@ -34,7 +36,17 @@ data = {{ kind = "text", path = "{folder}/texts.jsonl" }}
 tokenizer.train.vocab_size = 300
 train.steps = 5
 [stages.base.model.config]
+model_type = "qwen2"
 vocab_size = 300
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+max_position_embeddings = 4096
+rms_norm_eps = 1e-6
+rope_theta = 1e4
+tie_word_embeddings = true
 
 [stages.r1]
 kind = "grpo"
@@ -321,6 +333,8 @@ def test_a_later_stages_mistake_is_told_before_the_first_one_runs(
 
 @pytest.mark.usefixtures("act")
 def test_a_stage_that_takes_up_no_other_one_can_be_run_alone(folder: Path) -> None:
+    model = load(folder / "run.toml").stages["base"].model.config
+    (folder / "config.json").write_text(json.dumps(model))
     summary = run(folder, f"stages.r1.model.path={folder}", only="r1")
     assert rows(summary) == {"base": ("waiting", {}), "r1": ("done", {"lr": 5e-5})}
     assert ran(folder) == ["r1"]
@@ -494,3 +508,26 @@ def test_the_plan_of_a_grpo_stage_counts_prompts_and_answers(folder: Path) -> No
     base, r1 = plan.splitlines()[1:]
     assert base.startswith("  01-base  pretrain  to do  ") and "random weights; 5 steps of 128" in base
     assert r1.startswith("    02-r1  grpo  to do  ") and "base (model); 3 steps of 4 prompts x 4" in r1
+
+
+def test_a_context_too_long_for_a_model_of_an_earlier_stage_is_told_first(folder: Path) -> None:
+    """And is not, where the stage has extended it."""
+    long = ["stages.r1.rollout.max_tokens=4033", "stages.r1.train.micro_batch_tokens=5000"]
+    with pytest.raises(UserError, match=r"stage 'r1': data.max_prompt \+ rollout.max_tokens is 4097, but"):
+        refuse(load(folder / "run.toml", long))
+    refuse(load(folder / "run.toml", [*long, "stages.r1.model.changes.max_position_embeddings=4097"]))
+
+
+def test_a_sandbox_that_a_later_stage_needs_is_missed_before_the_first_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not where that stage is not to run."""
+    monkeypatch.setattr(bubblewrap, "program", lambda: None)
+    level.works.cache_clear()
+    config = load(folder / "run.toml", ["stages.r1.data.tasks.code.kind=toy_code"])
+    try:
+        with pytest.raises(UserError, match="stage 'r1': no code is run here"):
+            refuse_machine(config, ["base", "r1"])
+        refuse_machine(config, ["base"])
+    finally:
+        level.works.cache_clear()
