@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class HFWriter:
         self.folder = Path(folder)
         if self.folder.exists() and not (self.folder.is_dir() and not any(self.folder.iterdir())):
             raise UserError(f"{self.folder} exists and is not an empty folder: choose another, or remove it")
-        self._config, self._carried = dict(config), _carried(carry_from, config)
+        self._config, self._carried = dict(config), carried_files(carry_from, config)
         self._max_bytes = max_shard_bytes
         self._pending: dict[str, torch.Tensor] = {}
         self._held = 0  # bytes of the pending tensors
@@ -91,8 +91,7 @@ class HFWriter:
         assert self._shards, "no tensors were added"
         try:
             self._name_shards()
-            if not any(file.name == "config.json" for file in self._carried):
-                _write_json(self.partial / "config.json", self._config)
+            write_config(self.partial, self._config, self._carried)
             for file in self._carried:
                 shutil.copyfile(file, self.partial / file.name)
             os.replace(self.partial, self.folder)
@@ -117,18 +116,12 @@ class HFWriter:
         return self.partial / f"model-{i + 1:05}.safetensors"
 
     def _name_shards(self) -> None:
-        count = len(self._shards)
-        if count == 1:
-            self._unnamed(0).rename(self.partial / SINGLE)
-            return
         file_of: dict[str, str] = {}
-        for i, shard in enumerate(self._shards):
-            name = f"model-{i + 1:05}-of-{count:05}.safetensors"
+        for i, (name, shard) in enumerate(zip(shard_names(len(self._shards)), self._shards, strict=True)):
             self._unnamed(i).rename(self.partial / name)
             file_of |= dict.fromkeys(shard, name)
-        total = sum(sum(shard.values()) for shard in self._shards)
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}
-        _write_json(self.partial / INDEX, index)
+        sizes = {tensor: size for shard in self._shards for tensor, size in shard.items()}
+        write_index(self.partial, sizes, file_of)
 
     def _failed(self, error: OSError) -> Exception:
         """What to raise for an error of the file system, once the partial folder is removed."""
@@ -142,7 +135,27 @@ class HFWriter:
         )
 
 
-def _carried(source: str | Path | None, config: Mapping[str, Any]) -> list[Path]:
+def shard_names(count: int) -> list[str]:
+    """The weight files of a folder that has so many of them."""
+    if count == 1:
+        return [SINGLE]
+    return [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+
+
+def write_index(folder: Path, sizes: Mapping[str, int], file_of: Mapping[str, str]) -> None:
+    """The index of the shards, where there are several: bytes and file of every tensor."""
+    if len(set(file_of.values())) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": dict(sorted(file_of.items()))}
+        _write_json(folder / INDEX, index)
+
+
+def write_config(folder: Path, config: Mapping[str, Any], carried: Sequence[Path]) -> None:
+    """config.json, unless one that says the same is copied."""
+    if not any(file.name == "config.json" for file in carried):
+        _write_json(folder / "config.json", config)
+
+
+def carried_files(source: str | Path | None, config: Mapping[str, Any]) -> list[Path]:
     """The files of the source folder to copy; its config.json among them if it says the same as `config`."""
     if source is None:
         return []

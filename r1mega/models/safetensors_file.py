@@ -9,13 +9,14 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from r1mega.models.spans import memory
 from r1mega.types import UserError
 
 DTYPES = {
@@ -37,11 +38,12 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as a header describes it, and the name of its file."""
+    """A tensor as a header describes it, the name of its file, and where in it the data begin, in bytes."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     file: str
+    offset: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +82,32 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise UserError(
             f"{path} {said}: its header promises {8 + length + end} bytes, it has {size}; copy it again"
         )
-    return {name: info for name, (info, _) in entries.items()}
+    return {name: replace(info, offset=8 + length + start) for name, (info, (start, _)) in entries.items()}
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """A file to write: its first bytes, where each tensor's data begin, and its size."""
+
+    head: bytes
+    offsets: Mapping[str, int]
+    size: int
+
+
+def plan_file(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> FilePlan:
+    """dtype and shape of each tensor -> the file. Wide elements first keeps every tensor aligned."""
+    sizes = {name: dtype.itemsize * prod(shape) for name, (dtype, shape) in tensors.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    starts: dict[str, int] = {}
+    end = 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name][0].itemsize, name)):
+        dtype, shape = tensors[name]
+        starts[name], end = end, end + sizes[name]
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [starts[name], end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = struct.pack("<Q", len(text)) + text
+    return FilePlan(head, {name: len(head) + start for name, start in starts.items()}, len(head) + end)
 
 
 def write_file(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -88,23 +115,11 @@ def write_file(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     It writes in place and renames nothing, so a caller that needs all or nothing renames afterwards.
     """
-    # Wide elements first keeps every tensor aligned, as readers that map the file like it.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in ordered:
-        start, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    plan = plan_file({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for _, tensor in ordered:
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        file.write(plan.head)
+        for name in plan.offsets:  # in the order of the file
+            file.write(memory(tensors[name]))
         file.flush()
         os.fsync(file.fileno())
 

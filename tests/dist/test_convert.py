@@ -19,14 +19,27 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from r1mega.config.sections import Train
 from r1mega.models import weights
 from r1mega.models.blocks import Box
+from r1mega.models.families import checkpoint_shapes
+from r1mega.models.fp8 import CODE
 from r1mega.models.hf import HFFolder
 from r1mega.models.hf_write import HFWriter
+from r1mega.models.init import random_tensors
+from r1mega.models.reward_head import reward_spec
+from r1mega.models.safetensors_file import TensorInfo
 from r1mega.models.spec import load_spec
 from r1mega.parallel import Layout, Mesh
 from r1mega.train import checkpoint
+from r1mega.train.complete import fault
+from r1mega.train.convert import fill
+from r1mega.train.convert import to_hf as to_hf_module
+from r1mega.train.convert import to_megatron as to_megatron_module
+from r1mega.train.convert.dist_plan import metadata, plan_chunks
 from r1mega.train.convert.progress import Advance, Display, silent
 from r1mega.train.convert.source import CheckpointFolder, open_weights
 from r1mega.train.convert.to_hf import to_hf
@@ -34,12 +47,14 @@ from r1mega.train.convert.to_megatron import to_megatron
 from r1mega.train.convert.verify import compare
 from r1mega.train.policy import Policy
 from r1mega.types import UserError
-from tests import tiny
-from tests.dist.test_layouts import DENOMINATOR, TRAIN, loss_function, my_batches
+from tests import fp8, tiny, tiny_mtp
+from tests.parity import DENOMINATOR, loss_function, my_batches
 from tests.ranks import RankError, run_ranks
+from tests.unit.test_convert_fp8 import WIDE
 
 SMALL_FILES = {"tokenizer.json": b'{"version":"1.0"}\r\n\xc3\xa9', "merges.txt": b"a b\n"}
 BIAS = "e_score_correction_bias"
+TRAIN = Train(steps=4, lr=1e-3, batch_size=8, expert_bias_rate=0.0)
 
 
 def save(kind: str, folder: Path, dtype: torch.dtype = torch.bfloat16, **options: Any) -> Path:
@@ -123,7 +138,7 @@ def convert(*pairs: Pair, show: Display = silent) -> None:
 
     def all_of_them(rank: int) -> None:
         for pair in pairs:
-            to_megatron(pair.hf, pair.checkpoint, show)
+            to_megatron(pair.hf, pair.checkpoint, show=show)
 
     run_ranks(1, all_of_them)
 
@@ -214,7 +229,7 @@ def test_what_a_model_has_no_use_for_is_left_out_and_said(made: dict[Any, Pair],
     ids=str,
 )
 def test_megatron_loads_a_converted_checkpoint_in_any_layout(
-    made: dict[Any, Pair], kind: str, sizes: dict[str, int]
+    made: dict[Any, Pair], kind: str, sizes: dict[str, Any]
 ) -> None:
     pair = made[kind, torch.bfloat16]
 
@@ -241,7 +256,7 @@ def test_megatron_loads_a_converted_checkpoint_in_any_layout(
     ids=str,
 )
 def test_a_training_checkpoint_gives_what_the_policy_exports(
-    made: dict[Any, Pair], tmp_path: Path, kind: str, sizes: dict[str, int], dtype: str
+    made: dict[Any, Pair], tmp_path: Path, kind: str, sizes: dict[str, Any], dtype: str
 ) -> None:
     """After an optimizer step, with optimizer state and a reference model in the same files."""
     source = made[kind, getattr(torch, dtype)].hf
@@ -343,13 +358,6 @@ def test_sources_that_cannot_be_converted_are_refused_by_name(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["hf"]
 
 
-def test_multi_token_prediction_is_refused(tmp_path: Path) -> None:
-    source = save("v3", tmp_path / "hf")
-    edit_config(source, num_nextn_predict_layers=1)
-    said = refusal(source, tmp_path / "ckpt")
-    assert "declares 1 multi-token-prediction layer(s) (num_nextn_predict_layers)" in said
-
-
 def test_targets_that_cannot_be_written_are_refused_first(made: dict[Any, Pair], tmp_path: Path) -> None:
     pair = made["qwen2_tied", torch.bfloat16]
     (tmp_path / "full").mkdir()
@@ -433,30 +441,219 @@ def die_halfway(title: str, total: int) -> Iterator[Advance]:
     yield advance
 
 
-def test_killed_while_it_makes_a_checkpoint(
+class Told:
+    """A display that keeps its titles and how much was done before it began to count."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+        self.first: list[int] = []
+
+    @contextmanager
+    def show(self, title: str, total: int) -> Iterator[Advance]:
+        counts: list[int] = []
+        yield counts.append
+        self.titles.append(title)
+        self.first.append(counts[0])
+        assert sum(counts) == total
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_a_killed_conversion_goes_on_to_the_same_bytes(
     made: dict[Any, Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While weights are read, and when all but the marker is written. The next attempt sweeps up."""
-    pair = Pair(made["qwen2_tied", torch.bfloat16].hf, tmp_path / "ckpt")
-    with pytest.raises(RankError, match="exit code -9"):
-        convert(pair, show=die_halfway)
-    assert os.listdir(tmp_path) == []
-    with monkeypatch.context() as patch, pytest.raises(RankError, match="exit code -9"):
-        patch.setattr(checkpoint, "seal", die)
-        convert(pair)
-    assert os.listdir(tmp_path) == ["ckpt.partial"]
-    with pytest.raises(UserError, match="is no complete checkpoint"):
-        open_weights(tmp_path / "ckpt.partial")
-    convert(pair)
-    assert os.listdir(tmp_path) == ["ckpt"]
-    assert compare(HFFolder.open(pair.hf), open_weights(pair.checkpoint)).differences == ()
+    """To a checkpoint and back: killed half-way, and when all but the marker, or the index, is there."""
+    monkeypatch.setattr(fill.segments, "__defaults__", (20_000,))
+    pair, told = made["v3", torch.bfloat16], Told()
+    target, out = tmp_path / "ckpt", tmp_path / "out"
+    steps: list[tuple[Path, Any, str, Callable[..., Any]]] = [
+        (target, to_megatron_module, "seal", lambda show: to_megatron(pair.hf, target, workers=1, show=show)),
+        (out, to_hf_module, "write_index", lambda show: to_hf(pair.checkpoint, out, workers=1, show=show)),
+    ]
+    for folder, module, last, convert_again in steps:
+        with pytest.raises(RankError, match="exit code -9"):
+            run_ranks(1, lambda rank, again=convert_again: again(die_halfway))
+        assert not folder.exists()
+        with monkeypatch.context() as patch, pytest.raises(RankError, match="exit code -9"):
+            patch.setattr(module, last, die)
+            run_ranks(1, lambda rank, again=convert_again: again(silent))
+        assert os.listdir(folder.parent) == [f"{folder.name}.partial"]
+        convert_again(told.show)
+        assert os.listdir(folder.parent) == [folder.name]
+        folder.rename(tmp_path.parent / f"{tmp_path.name}-{folder.name}")
+    assert all("going on" in title for title in told.titles) and min(told.first) > 0
+    for name, untouched in (("ckpt", pair.checkpoint), ("out", None)):
+        found = contents(tmp_path.parent / f"{tmp_path.name}-{name}")
+        if untouched is None:
+            to_hf(pair.checkpoint, out)
+            untouched = out
+        assert found == contents(untouched)
 
 
-def test_killed_while_it_makes_a_hugging_face_folder(made: dict[Any, Pair], tmp_path: Path) -> None:
-    pair = made["qwen2_tied", torch.bfloat16]
-    with pytest.raises(RankError, match="exit code -9"):
-        run_ranks(1, lambda rank: to_hf(pair.checkpoint, tmp_path / "out", show=die_halfway))
-    assert os.listdir(tmp_path) == ["out.partial"]
-    to_hf(pair.checkpoint, tmp_path / "out")
-    assert os.listdir(tmp_path) == ["out"]
-    assert_same(read(tmp_path / "out"), read(pair.hf))
+# --- multi-token prediction, reward models, FP8 -------------------------------------------
+
+
+def save_mtp(folder: Path) -> dict[str, torch.Tensor]:
+    """A folder with one multi-token-prediction layer, as DeepSeek names its tensors."""
+    model = tiny_mtp.make("v3", 1)
+    tensors = {name: t.detach().bfloat16().contiguous() for name, t in model.checkpoint().items()}
+    tensors = {name: t.float() if name.endswith(BIAS) else t.clone() for name, t in tensors.items()}
+    folder.mkdir()
+    model.main.config.architectures = ["DeepseekV3ForCausalLM"]
+    config = model.main.config.to_dict() | {"num_nextn_predict_layers": 1, "dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return tensors
+
+
+def as_loaded(checkpoint_folder: Path, sizes: dict[str, Any], spec: Any) -> list[dict[str, torch.Tensor]]:
+    """What Megatron-Core loads from a checkpoint in a layout of two ranks, under checkpoint names."""
+
+    def load(rank: int) -> dict[str, torch.Tensor]:
+        with Mesh(Layout.of(2, **sizes)) as mesh:
+            policy = Policy(spec, mesh, dtype="bfloat16", seed=7)
+            checkpoint.load(policy, checkpoint_folder, optimizer=False)
+            return {n: t.clone() for n, t in weights.whole(policy.spec, mesh, weights.tensors(policy.model))}
+
+    return run_ranks(2, load)
+
+
+def test_multi_token_prediction_travels_both_ways(tmp_path: Path) -> None:
+    source, target, out = (tmp_path / name for name in ("hf", "ckpt", "out"))
+    tensors = save_mtp(source)
+    to_megatron(source, target)
+    to_hf(target, out)
+    assert_same(read(out), tensors)
+    for loaded in as_loaded(target, {"tp": 2, "ep": 2}, load_spec(target)):
+        assert_same(loaded, tensors)
+    change(source, lambda t: t["model.layers.4.embed_tokens.weight"][0].add_(1))
+    said = refusal(source, tmp_path / "no")
+    assert "model.layers.4.embed_tokens.weight differs from model.embed_tokens.weight" in said
+
+
+@pytest.mark.parametrize("kind", ["qwen2_tied", "llama3", "v3"])
+def test_reward_models_travel_both_ways(tmp_path: Path, kind: str) -> None:
+    source, target, out = (tmp_path / name for name in ("hf", "ckpt", "out"))
+    save(kind, source)
+    spec = reward_spec(load_spec(source))
+
+    def with_head(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.pop("lm_head.weight", None)
+        tensors["score.weight"] = torch.randn(1, 32, generator=torch.Generator().manual_seed(3)).bfloat16()
+
+    change(source, with_head)
+    (source / "config.json").write_text(json.dumps(dict(spec.hf)))
+    to_megatron(source, target)
+    to_hf(target, out)
+    assert_same(read(out), read(source))
+    assert compare(open_weights(source), open_weights(target)).differences == ()
+
+    def load(rank: int) -> dict[str, torch.Tensor]:
+        with Mesh(Layout.of(1)) as mesh:
+            policy = Policy(spec, mesh, dtype="bfloat16", seed=7)
+            checkpoint.load(policy, target, optimizer=False)
+            return {n: t.clone() for n, t in weights.whole(spec, mesh, weights.tensors(policy.model))}
+
+    expected = {name: t.float() if name.endswith(BIAS) else t for name, t in read(source).items()}
+    assert_same(run_ranks(1, load)[0], expected)
+    change(source, lambda tensors: tensors.pop("score.weight"))
+    assert "1 missing: score.weight" in refusal(source, tmp_path / "no")
+
+
+def test_fp8_becomes_what_the_loop_over_blocks_says(tmp_path: Path) -> None:
+    """A folder wider than a block, not a multiple of one, through a checkpoint and back to FP8."""
+    plain, source, target = (tmp_path / name for name in ("plain", "fp8", "ckpt"))
+    with HFWriter(plain, WIDE) as writer:
+        for name, info in random_tensors(load_spec(WIDE), 0, torch.bfloat16).inventory.items():
+            writer.add(
+                name, random_tensors(load_spec(WIDE), 0, torch.bfloat16).read(name, Box.whole(info.shape))
+            )
+    meant = fp8.make_fp8(plain, source)
+    to_megatron(source, target)
+    to_hf(target, tmp_path / "out")
+    assert_same(read(tmp_path / "out"), meant)
+    for other in (target, tmp_path / "out"):
+        assert compare(open_weights(source), open_weights(other)).differences == ()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config
+    for loaded in as_loaded(target, {"tp": 2, "ep": 2}, load_spec(target)):
+        assert_same(loaded, meant)
+    loss = to_hf(target, tmp_path / "again", dtype=CODE)
+    stored, expected = read(tmp_path / "again"), {}
+    for name, tensor in meant.items():
+        if fp8.is_quantised(name):
+            expected[name], expected[f"{name}_scale_inv"] = fp8.quantise(tensor)
+        else:
+            expected[name] = tensor
+    assert stored.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name].view(torch.uint8), tensor.view(torch.uint8)), name
+    assert loss is not None and 0 < loss.rms < 0.03 and loss.largest <= 16 / 448 + 1e-6
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["quantization_config"] == fp8.SCHEME
+    assert HFFolder.open(tmp_path / "again").quantised == {name for name in meant if fp8.is_quantised(name)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_to_megatron_writes_another_dtype(made: dict[Any, Pair], tmp_path: Path, dtype: torch.dtype) -> None:
+    to_megatron(made["finer bias"].hf, tmp_path / "ckpt", dtype=dtype)
+    to_hf(tmp_path / "ckpt", tmp_path / "out")
+    tensors = read(made["finer bias"].hf)
+    assert_same(
+        read(tmp_path / "out"), {n: t if n.endswith(BIAS) else t.to(dtype) for n, t in tensors.items()}
+    )
+    with pytest.raises(
+        UserError, match=r"model\.norm\.weight has values up to 100000, float16 ends at 65504"
+    ):
+        to_megatron(made["large"].hf, tmp_path / "no", dtype=torch.float16)
+    assert sorted(os.listdir(tmp_path)) == ["ckpt", "out"]
+
+
+# --- the format ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["qwen2_tied", "llama3", "v3", "v3_no_q_lora", "mtp", "reward"])
+def test_the_files_say_what_megatron_core_s_own_say(made: dict[Any, Pair], tmp_path: Path, kind: str) -> None:
+    """Keys, shapes and dtypes of all tensors and objects, against a checkpoint that a policy saves."""
+    if kind == "mtp":
+        save_mtp(tmp_path / "hf")
+        source = tmp_path / "hf"
+    else:
+        source = made["qwen2_tied" if kind == "reward" else kind, torch.bfloat16].hf
+    spec = reward_spec(load_spec(source)) if kind == "reward" else load_spec(source)
+
+    def saved(rank: int) -> None:
+        with Mesh(Layout()) as mesh:
+            policy = Policy(spec, mesh, dtype="bfloat16")
+            checkpoint.save(policy, tmp_path / "theirs", {}, optimizer=False)
+
+    run_ranks(1, saved)
+    dtypes = {
+        name: torch.float32 if name.endswith(BIAS) else torch.bfloat16 for name in checkpoint_shapes(spec)
+    }
+    inventory = {n: TensorInfo(dtypes[n], shape, "") for n, shape in checkpoint_shapes(spec).items()}
+    ours = metadata(spec, plan_chunks(spec, inventory, torch.bfloat16), ("x", 1)).state_dict_metadata
+    theirs = FileSystemReader(tmp_path / "theirs" / "model").read_metadata().state_dict_metadata
+
+    def described(entries: Any) -> dict[str, Any]:
+        return {
+            key: (tuple(entry.size), entry.properties.dtype)
+            if isinstance(entry, TensorStorageMetadata)
+            else None
+            for key, entry in entries.items()
+        }
+
+    assert described(ours) == described(theirs)
+    if kind != "reward" and kind != "mtp":
+        mine = made[kind, torch.bfloat16].checkpoint
+        for name in ("about.json", "model/metadata.json"):
+            about, wanted = (json.loads((f / name).read_text()) for f in (mine, tmp_path / "theirs"))
+            assert {**about, "layout": ""} == {**wanted, "layout": ""}
+        common = [
+            torch.load(f / "model" / "common.pt", weights_only=False) for f in (mine, tmp_path / "theirs")
+        ]
+        assert common[0] == common[1]
+        assert fault(mine, content=True) is None  # the sums that were put together from those of the parts

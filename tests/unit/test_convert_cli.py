@@ -161,6 +161,42 @@ def test_verify_counts_what_it_does_not_list(run: Run, model: Path, tmp_path: Pa
     assert lines[-2:] == ["and 19 more differences", "39 tensors compared: 39 differences"]
 
 
+def test_a_number_of_workers_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("0", "two"):
+        with pytest.raises(SystemExit) as caught:
+            main(["verify", "a", "b", "--workers", given])
+        assert caught.value.code == 2
+        assert f"{given} is given, and a whole number of at least 1 is needed" in capsys.readouterr().err
+
+
+# --- there and back -----------------------------------------------------------------------
+
+
+def test_the_three_commands_of_the_help(run: Run, tmp_path: Path) -> None:
+    """bfloat16 and back, then FP8: what is printed, and that verify is content, or is not."""
+    source, checkpoint, back, small = (tmp_path / name for name in ("src", "ckpt", "back", "fp8"))
+    save("v3", source)
+    code, out, err = run("to-megatron", source, checkpoint, "--workers", "2")
+    assert (code, out, err) == (0, f"wrote the checkpoint {checkpoint}\n", "")
+    assert run("to-hf", checkpoint, back)[0] == 0
+    for pair in ((source, back), (source, checkpoint), (checkpoint, back)):
+        assert run("verify", *pair) == (0, "103 tensors compared: equal in every bit\n", "")
+    code, out, _ = run("to-hf", checkpoint, small, "--dtype", "fp8")
+    assert code == 0 and "what FP8 lost: rms 2." in out and "of the largest weight in a block" in out
+    assert (
+        "bfloat16 (101 tensors), float32 (2 tensors); 80 of them stored in FP8, block-wise"
+        in run("inspect", small)[1]
+    )
+    assert (
+        "is in FP8, which transformers runs on some GPUs only" in run("verify", small, small, "--logits")[2]
+    )
+    code, out, _ = run("verify", small, checkpoint)
+    assert code == 1 and out.endswith("103 tensors compared: 80 differences\n")
+    again = tmp_path / "again"
+    assert run("to-megatron", small, again)[0] == 0
+    assert run("verify", small, again) == (0, "103 tensors compared: equal in every bit\n", "")
+
+
 # --- inspect ------------------------------------------------------------------------------
 
 

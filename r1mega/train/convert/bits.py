@@ -8,20 +8,16 @@ import torch
 
 from r1mega.models.blocks import Box
 from r1mega.models.safetensors_file import TensorInfo
+from r1mega.models.spans import steps
 
-_BOX_BYTES = 1 << 26
+_BOX_BYTES = 1 << 23
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def boxes(info: TensorInfo) -> Iterator[Box]:
-    """A tensor cut along its first dim into boxes of about 64 MiB."""
-    if not info.shape:
-        yield Box((), ())
-        return
-    rows = info.shape[0]
-    step = max(1, _BOX_BYTES * rows // max(1, info.nbytes))
-    for low in range(0, rows if info.nbytes else 0, step):
-        yield Box((low, *(0 for _ in info.shape[1:])), (min(low + step, rows), *info.shape[1:]))
+    """A tensor cut along its first dim into boxes of about 8 MiB."""
+    if info.nbytes:
+        yield from steps(Box.whole(info.shape), info.dtype.itemsize, _BOX_BYTES)
 
 
 def different(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

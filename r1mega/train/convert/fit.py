@@ -6,11 +6,12 @@ from collections import Counter
 
 import torch
 
-from r1mega.models.families import FAMILIES, checkpoint_shapes
+from r1mega.models.families import FAMILIES, checkpoint_shapes, copies
 from r1mega.models.hf import check_inventory
 from r1mega.models.spec import ModelSpec
 from r1mega.train.convert.bits import boxes, different
-from r1mega.train.convert.source import Weights, dtype_name, is_expert_bias
+from r1mega.train.convert.cast import dtype_name
+from r1mega.train.convert.source import Weights, is_expert_bias
 from r1mega.types import UserError
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
@@ -18,17 +19,18 @@ _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 def check_model(spec: ModelSpec, source: Weights) -> None:
     """Raises UserError where tensors are missing, too many, wrongly shaped, or contradict the config."""
-    if spec.mtp_layers:
-        raise UserError(
-            f"{source.path}: the config declares {spec.mtp_layers} multi-token-prediction layer(s) "
-            "(num_nextn_predict_layers), which are not converted yet: set it to 0 and remove their tensors"
-        )
     check_inventory(spec, source.inventory)
     if spec.tied and _OUTPUT in source.inventory and _OUTPUT not in useless(spec, source):
         raise UserError(
             f"{source.path}: {_OUTPUT} differs from {_EMBEDDING}, but config.json says that they are "
             "tied: set tie_word_embeddings to false, or remove the tensor"
         )
+    for copy, original in copies(spec).items():
+        if not _equal(source, copy, original):
+            raise UserError(
+                f"{source.path}: {copy} differs from {original}, which it is a copy of in a {spec.family} "
+                "model: replace the one by the other"
+            )
 
 
 def useless(spec: ModelSpec, source: Weights) -> set[str]:
@@ -36,12 +38,16 @@ def useless(spec: ModelSpec, source: Weights) -> set[str]:
     ignored = FAMILIES[spec.family].ignored(spec)
     found = {name for name in source.inventory if ignored.fullmatch(name)}
     if _OUTPUT in found and _EMBEDDING in source.inventory:
-        both = source.inventory[_OUTPUT], source.inventory[_EMBEDDING]
-        same = (both[0].dtype, both[0].shape) == (both[1].dtype, both[1].shape) and not any(
-            different(source.read(_OUTPUT, box), source.read(_EMBEDDING, box)).any() for box in boxes(both[0])
-        )
-        found -= set() if same else {_OUTPUT}
+        found -= set() if _equal(source, _OUTPUT, _EMBEDDING) else {_OUTPUT}
     return found
+
+
+def _equal(source: Weights, first: str, second: str) -> bool:
+    """Whether two tensors of a folder are the same in every bit."""
+    one, other = source.inventory[first], source.inventory[second]
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and not any(
+        different(source.read(first, box), source.read(second, box)).any() for box in boxes(one)
+    )
 
 
 def dtypes(spec: ModelSpec, source: Weights) -> tuple[torch.dtype, torch.dtype]:

@@ -10,7 +10,7 @@ import torch
 
 from r1mega.models import weights
 from r1mega.models.hf import HFFolder
-from r1mega.models.spec import load_spec
+from r1mega.models.reward_head import load_facts
 from r1mega.parallel import Layout, Mesh
 from r1mega.train import checkpoint
 from r1mega.train.batch import micro_batch
@@ -33,7 +33,14 @@ def logits_gap(source: Weights, other: Weights, ids_T: Sequence[int]) -> float:
         raise UserError(
             f"{source.path} is a checkpoint, and transformers runs Hugging Face folders: swap them"
         )
-    vocab = min(load_spec(source.path).vocab, load_spec(other.path).vocab)
+    if source.quantised:
+        raise UserError(
+            f"{source.path} is in FP8, which transformers runs on some GPUs only: compare the checkpoint "
+            "with what to-hf makes of it"
+        )
+    if load_facts(source.path).scalar:
+        raise UserError(f"{source.path} is a reward model, which has no logits: leave out --logits")
+    vocab = min(load_facts(source.path).vocab, load_facts(other.path).vocab)
     if not ids_T or max(ids_T) >= vocab:
         raise UserError(f"the text has no tokens, or one beyond the vocabulary of {vocab}: {list(ids_T)[:8]}")
     ours_TV, theirs_TV = _megatron(other, ids_T), _transformers(source.path, ids_T)
@@ -44,7 +51,7 @@ def logits_gap(source: Weights, other: Weights, ids_T: Sequence[int]) -> float:
 
 def random_tokens(source: Weights, count: int = 64) -> list[int]:
     """The same tokens each time, over the whole vocabulary."""
-    vocab = load_spec(source.path).vocab
+    vocab = load_facts(source.path).vocab
     return torch.randint(vocab, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
@@ -62,7 +69,7 @@ def _transformers(folder: Path, ids_T: Sequence[int]) -> torch.Tensor:
 
 def _megatron(source: Weights, ids_T: Sequence[int]) -> torch.Tensor:
     """float32 [T, V]."""
-    spec = load_spec(source.path)
+    spec = load_facts(source.path)
     last = ids_T[-1]  # a micro-batch leaves out the last token, which only is a target
     sample = Sample(np.array([*ids_T, last], dtype=np.int32), np.zeros(len(ids_T) + 1, dtype=np.uint8))
     with Mesh(Layout()) as mesh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,14 +12,16 @@ from r1mega.files import read_json
 from r1mega.models.blocks import Block, Box, CoverError, check_cover, compose, invert
 from r1mega.models.families import checkpoint_shapes, table
 from r1mega.models.hf import HFFolder
+from r1mega.models.reward_head import load_facts
 from r1mega.models.safetensors_file import TensorInfo
-from r1mega.models.spec import ModelSpec, load_spec
+from r1mega.models.spans import steps
+from r1mega.models.spec import ModelSpec
 from r1mega.train.complete import MARKER, check
+from r1mega.train.convert.cast import DTYPES
 from r1mega.train.convert.dist_tensors import DistTensors
 from r1mega.train.convert.places import places
 from r1mega.types import UserError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EXPERT_BIAS_DTYPE = "expert_bias_dtype"
 """Key of a conversion's loop.json: what the source had. Megatron-Core's own is always float32."""
 
@@ -35,7 +37,14 @@ class Weights(Protocol):
     config: Mapping[str, Any]
     inventory: Mapping[str, TensorInfo]
 
-    def read(self, name: str, box: Box) -> torch.Tensor: ...
+    def read(self, name: str, box: Box) -> torch.Tensor:
+        """A copy of this box of a tensor."""
+
+    def stream(self, name: str, box: Box, multiple: int = 1) -> Iterator[torch.Tensor]:
+        """A box of whole rows in pieces, one behind the other, read when they are asked for.
+
+        multiple: of rows, in each piece but the last.
+        """
 
 
 class CheckpointFolder:
@@ -48,7 +57,7 @@ class CheckpointFolder:
         self.path, self.spec, self.config = path, spec, spec.hf
         self.carried = path / "hf" if (path / "hf").is_dir() else None
         self._tensors = tensors
-        stored = compose(table(spec), places(spec, tensors.shapes))
+        stored = compose(table(spec, with_copies=True), places(spec, tensors.shapes))
         chunks = compose(stored, tensors.chunks)
         shapes, bias_dtype = checkpoint_shapes(spec), _expert_bias_dtype(path)
         check_cover(invert(chunks), shapes)
@@ -61,13 +70,15 @@ class CheckpointFolder:
         """checkpoint tensor -> chunks on the disk"""
         for block in chunks:
             self._blocks[block.src].append(block)
+        for blocks in self._blocks.values():
+            blocks.sort(key=lambda block: block.src_box.start)
 
     @classmethod
     def open(cls, path: str | Path) -> CheckpointFolder:
         """Reads config and index, no weights. Raises UserError for what is unfinished, damaged, not whole."""
         path = Path(path)
         check(path)
-        spec = load_spec(path)
+        spec = load_facts(path)
         try:
             return cls(path, spec, DistTensors(path / "model"))
         except (UserError, CoverError) as error:
@@ -81,11 +92,42 @@ class CheckpointFolder:
             target.copy_(self._tensors.read(block.dst, block.dst_box).reshape(target.shape))
         return part
 
+    def stream(self, name: str, box: Box, multiple: int = 1) -> Iterator[torch.Tensor]:
+        """A box of whole rows in pieces, as `Weights` says.
 
-def open_weights(path: str | Path) -> HFFolder | CheckpointFolder:
-    """Whichever of the two the folder is. Raises UserError naming what is missing or broken."""
+        Chunks that are stretches of the tensor pass by piece by piece; of others the box is put together.
+        """
+        dtype, blocks = self.inventory[name].dtype, self._blocks[name]
+        if box != Box.whole(self.inventory[name].shape) or not _stacked(blocks, multiple):
+            whole = self.read(name, box)
+            for part in steps(Box.whole(box.shape), dtype.itemsize, multiple=multiple):
+                yield whole[part.slices]
+            return
+        for block in blocks:
+            if block.dst_box == Box.whole(self._tensors.shape(block.dst)):
+                for piece in self._tensors.stream(block.dst, block.src_box, multiple):
+                    yield piece.to(dtype)
+            else:
+                yield self._tensors.read(block.dst, block.dst_box).reshape(block.src_box.shape).to(dtype)
+
+
+def _stacked(blocks: Sequence[Block], multiple: int) -> bool:
+    """Whether the blocks are whole rows, one behind the other, each but the last a multiple of rows."""
+    boxes = [block.src_box for block in blocks]
+    if not boxes[0].start:
+        return True
+    return all(
+        box.start[1:] == boxes[0].start[1:] and box.stop[1:] == boxes[0].stop[1:] for box in boxes
+    ) and (not any(box.shape[0] % multiple for box in boxes[:-1]))
+
+
+def open_weights(path: str | Path, dtype: torch.dtype | None = None) -> HFFolder | CheckpointFolder:
+    """Whichever of the two the folder is. Raises UserError naming what is missing or broken.
+
+    dtype: what FP8 weights are read as; None: the dtype of those beside them.
+    """
     path = check_folder(path)
-    return CheckpointFolder.open(path) if is_checkpoint(path) else HFFolder.open(path)
+    return CheckpointFolder.open(path) if is_checkpoint(path) else HFFolder.open(path, dtype)
 
 
 def check_folder(path: str | Path) -> Path:
@@ -109,10 +151,6 @@ def is_checkpoint(path: Path) -> bool:
 def is_expert_bias(name: str) -> bool:
     """Whether this tensor is a router's bias, which has a dtype of its own."""
     return name.endswith("e_score_correction_bias")
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _expert_bias_dtype(path: Path) -> torch.dtype:

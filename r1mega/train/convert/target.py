@@ -34,3 +34,8 @@ def check_space(folder: Path, size: int) -> None:
 def _existing(folder: Path) -> Path:
     """The innermost folder around it that is there."""
     return next(place for place in folder.absolute().parents if place.exists())
+
+
+def default_workers() -> int:
+    """Threads: one a core of those this process may use, 8 at most, since disks have no use for more."""
+    return min(8, len(os.sched_getaffinity(0)))
