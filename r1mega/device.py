@@ -26,6 +26,8 @@ for _text in (
     "full scope is deprecated",
     r".*torch\.distributed\..* is deprecated",
     ".*ShardedTensor",
+    "`load_state_dict` is deprecated",  # dist_checkpointing's call of torch.distributed.checkpoint
+    r"The \.grad attribute of a Tensor that is not a leaf",  # the distributed optimizer, of views of weights
 ):
     warnings.filterwarnings("ignore", message=_text)
 
@@ -60,6 +62,12 @@ def release() -> None:
     gc.collect()
     if on_cuda():
         torch.cuda.empty_cache()
+
+
+def wait() -> None:
+    """Until everything that was asked of this rank's GPU is done."""
+    if on_cuda():
+        torch.cuda.synchronize()
 
 
 def prepare(local_rank: int, local_world: int, threads: int | None) -> None:
@@ -143,6 +151,8 @@ class _CudaLiteralsToCPU(TorchFunctionMode):
         kwargs = kwargs or {}
         if str(kwargs.get("device", "")).startswith("cuda"):
             kwargs = {**kwargs, "device": torch.device("cpu")}
+        if kwargs.get("pin_memory"):  # for a copy to a GPU, which there is none of
+            kwargs = {**kwargs, "pin_memory": False}
         if func is torch.Tensor.cuda:
             return args[0]
         if func is torch.Tensor.type and len(args) == 1 and not kwargs:
@@ -268,9 +278,9 @@ def _token_counter_of_the_schedules() -> None:
 def _write_results_without_a_manager() -> None:
     """dist_checkpointing/strategies/filesystem_async.py starts a manager process to hold a list of results.
 
-    It takes seconds to start, and it stays for ever when its rank is killed with -9. Checkpoints are written
-    synchronously: the results are put and taken in one process, and a plain queue does. Can go when upstream
-    makes the manager for asynchronous writing only; must go when we write so.
+    It takes seconds to start, and it stays for ever when its rank is killed with -9. Our checkpoints are
+    written by a thread (train/checkpoint_write.py), which needs no such list. Can go when upstream makes the
+    manager where it starts writers.
     """
     from megatron.core.dist_checkpointing.strategies import filesystem_async
 

@@ -84,7 +84,7 @@ def disk_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
     except BaseException as error:  # Ctrl-C, too, leaves no half-written rest
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         free = shutil.disk_usage(_existing(path)).free / 1e9
         raise UserError(
@@ -93,7 +93,8 @@ def disk_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether that is what an error means, or one of its causes."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -101,7 +102,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
         if any(text in str(error) for text in ("No space left", "unexpected pos")):
             return True
         # torch.distributed.checkpoint keeps each rank's own error here: {rank: (error, stack)}.
-        if any(_is_disk_full(failure[0]) for failure in getattr(error, "failures", {}).values()):
+        if any(is_disk_full(failure[0]) for failure in getattr(error, "failures", {}).values()):
             return True
         error = error.__cause__ or error.__context__
     return False

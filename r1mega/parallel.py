@@ -6,8 +6,9 @@ ranks; nothing else in the project asks torch.distributed or Megatron's global s
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,11 @@ class Layout:
 
     The dense part of the model lives on tp x cp x dp x pp ranks. The experts reuse the tp x cp x dp ranks of
     a pipeline stage as etp x ep x edp.
+
+    The pipeline has pp x vp parts in the model's order, part i on stage i % pp. Which layers a part has:
+    vp:          parts of a stage, its chunks; with more than one the schedule is interleaved.
+    first, last: layers of the first and of the last part; the others share the rest equally. None: as they.
+    stages:      layers of each part, instead of those.
     """
 
     tp: int = 1
@@ -37,12 +43,30 @@ class Layout:
     etp: int = 1
     cp: int = 1
     dp: int = 1
+    vp: int = 1
+    first: int | None = None
+    last: int | None = None
+    stages: tuple[int, ...] = ()
 
     @classmethod
     def of(
-        cls, world: int, *, tp: int = 1, pp: int = 1, ep: int = 1, etp: int | None = None, cp: int = 1
+        cls,
+        world: int,
+        *,
+        tp: int = 1,
+        pp: int = 1,
+        ep: int = 1,
+        etp: int | None = None,
+        cp: int = 1,
+        vp: int = 1,
+        first_stage_layers: int | None = None,
+        last_stage_layers: int | None = None,
+        stage_layers: Sequence[int] | None = None,
     ) -> Layout:
-        """The layout on `world` ranks; data parallelism takes what the others leave. etp defaults to 1."""
+        """The layout on `world` ranks; data parallelism takes what the others leave. etp defaults to 1.
+
+        Raises UserError where that many ranks cannot be divided so, or a pipeline cannot have such parts.
+        """
         etp = 1 if etp is None else etp
         model = tp * pp * cp
         if world % model:
@@ -56,7 +80,46 @@ class Layout:
                 f"a pipeline stage has {stage} ranks, which is not a multiple of ep {ep} x etp {etp} = "
                 f"{ep * etp}: use {ep * etp * pp} ranks or a multiple, or smaller ep"
             )
-        return cls(tp=tp, pp=pp, ep=ep, etp=etp, cp=cp, dp=world // model)
+        found = cls(
+            tp=tp,
+            pp=pp,
+            ep=ep,
+            etp=etp,
+            cp=cp,
+            dp=world // model,
+            vp=vp,
+            first=first_stage_layers,
+            last=last_stage_layers,
+            stages=tuple(stage_layers or ()),
+        )
+        found._check_pipeline()
+        return found
+
+    @classmethod
+    def least(cls, *, pp: int = 1, **sizes: Any) -> Layout:
+        """The layout of these sizes on the fewest ranks; see `of`."""
+        dense = sizes.get("tp", 1) * sizes.get("cp", 1)
+        experts = sizes.get("ep", 1) * (sizes.get("etp") or 1)
+        return cls.of(pp * math.lcm(dense, experts), pp=pp, **sizes)
+
+    def _check_pipeline(self) -> None:
+        """Whatever can be said of the parts without knowing the model; the rest is in models/stages.py."""
+        if self.vp > 1 and self.pp == 1:
+            raise UserError(f"vp {self.vp} cuts a pipeline's stages into chunks, and pp 1 has none: use vp 1")
+        if self.stages and len(self.stages) != self.parts:
+            raise UserError(
+                f"stage_layers has {len(self.stages)} numbers, and pp {self.pp} x vp {self.vp} needs "
+                f"{self.parts}, one for each part of the model in its order"
+            )
+        if self.stages and (self.first, self.last) != (None, None):
+            raise UserError("stage_layers says all: leave out first_stage_layers and last_stage_layers")
+        if self.pp == 1 and (self.first, self.last) != (None, None):
+            raise UserError("first_stage_layers and last_stage_layers are for pp above 1: leave them out")
+
+    @property
+    def parts(self) -> int:
+        """Of the pipeline: stages x chunks."""
+        return self.pp * self.vp
 
     @property
     def world(self) -> int:
@@ -97,8 +160,13 @@ class Layout:
             ("etp", self.etp),
             ("cp", self.cp),
             ("dp", self.dp),
+            ("vp", self.vp),
         ]
-        return " ".join(f"{name}{size}" for name, size in named if size > 1) or "single rank"
+        words = [f"{name}{size}" for name, size in named if size > 1]
+        words += [f"{name}={n}" for name, n in (("first", self.first), ("last", self.last)) if n is not None]
+        if self.stages:
+            words.append("stages=" + ",".join(map(str, self.stages)))
+        return " ".join(words) or "single rank"
 
 
 @dataclass(frozen=True)
@@ -155,6 +223,7 @@ class Mesh:
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tp,
             pipeline_model_parallel_size=layout.pp,
+            virtual_pipeline_model_parallel_size=layout.vp if layout.vp > 1 else None,
             context_parallel_size=layout.cp,
             expert_model_parallel_size=layout.ep,
             expert_tensor_parallel_size=layout.etp,
@@ -194,6 +263,16 @@ class Mesh:
     def data_group(self) -> Any:
         """The ranks that see different data but hold the same dense weights: dp x cp."""
         return self._state.get_data_parallel_group(with_context_parallel=True)
+
+    @property
+    def context_group(self) -> Any:
+        """The ranks that share the tokens of a micro-batch, each with its own: cp."""
+        return self._state.get_context_parallel_group()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank speaks for all that compute the same loss: tp x cp ranks of the last stage."""
+        return self.is_last_stage and self.at.tp == 0 and self.at.cp == 0
 
     def sum_over_world(self, values: torch.Tensor) -> torch.Tensor:
         """values float64 [N], summed over all ranks, in place. A rank that does not count passes zeros."""
@@ -248,6 +327,12 @@ class Mesh:
         found: list[Any] = [None] * self.layout.world
         dist.all_gather_object(found, value)
         return found
+
+    def aside(self) -> Any:
+        """A group of all ranks on the CPU, for threads that must not get between the training's exchanges."""
+        import torch.distributed as dist
+
+        return dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def barrier(self) -> None:
         import torch.distributed as dist

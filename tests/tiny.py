@@ -69,17 +69,26 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "Llama",
         DENSE | dict(tie_word_embeddings=True, rope_parameters=LLAMA3, rms_norm_eps=1e-5),
     ),
+    "mistral": (
+        "Mistral",
+        DENSE | dict(tie_word_embeddings=False, rope_parameters=PLAIN, sliding_window=None, head_dim=16),
+    ),
     "v3": ("DeepseekV3", V3 | dict(rope_parameters=PLAIN)),
     "v3_yarn": ("DeepseekV3", V3 | dict(rope_parameters=YARN)),
     "v3_no_q_lora": ("DeepseekV3", V3 | dict(rope_parameters=PLAIN, q_lora_rank=None)),
 }
+
+DEEP: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama_deep": ("Llama", DENSE | dict(num_hidden_layers=9, rope_parameters=PLAIN, rms_norm_eps=1e-5)),
+}
+"""For pipelines of many parts; not a family of its own."""
 
 
 def make(kind: str) -> Any:
     """A transformers model with random weights far from their initial ones: float32, on CPU."""
     import transformers
 
-    name, values = CONFIGS[kind]
+    name, values = (CONFIGS | DEEP)[kind]
     config = getattr(transformers, f"{name}Config")(**values)
     config.architectures = [f"{name}ForCausalLM"]
     model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()

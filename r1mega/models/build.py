@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.tensor_parallel import ColumnParallelLinear, model_parallel_cuda_manual_seed
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
 from r1mega import device
+from r1mega.models import transformer_engine
+from r1mega.models.backend import Backend
+from r1mega.models.chunks import Chunks
 from r1mega.models.families import params
 from r1mega.models.layers import (
     CoreAttention,
@@ -24,77 +28,108 @@ from r1mega.models.layers import (
     PackedSelfAttention,
     RMSNorm,
 )
+from r1mega.models.mtp import MTPModel, mtp_block_spec
 from r1mega.models.reward_head import ScoreLayer
-from r1mega.models.shards import check_layout, local_blocks, stage_ranges
+from r1mega.models.router import BalancedRouter
+from r1mega.models.shards import check_layout, local_blocks
 from r1mega.models.spec import ModelSpec, Rope
-from r1mega.parallel import Mesh
+from r1mega.models.stages import part_layers
+from r1mega.models.weights import tensors
+from r1mega.parallel import Layout, Mesh
 from r1mega.types import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def build(spec: ModelSpec, mesh: Mesh, *, dtype: torch.dtype, seed: int = 0) -> GPTModel:
-    """This rank's stage of the model, its weights not yet set (see models/weights.py).
+def build(
+    spec: ModelSpec,
+    mesh: Mesh,
+    *,
+    dtype: torch.dtype,
+    seed: int = 0,
+    recompute: str = "none",
+    backend: Backend | None = None,
+) -> GPTModel | Chunks:
+    """This rank's stage of the model, its weights not yet set (see models/weights.py); in virtual pipeline
+    stages all its chunks. recompute: none, selective or full, see config.sections.Train. backend: whose
+    layers; None: the local ones.
 
-    The last stage gives hidden states, not logits (see `OutputLayer`); of a reward model, values.
+    The last part gives hidden states, not logits (see `OutputLayer`); of a reward model, values.
 
     Raises UserError for a layout that the model cannot have or that Megatron-Core computes wrongly.
     """
     check_layout(spec, mesh.layout)
-    if mesh.layout.cp > 1:
-        raise UserError(f"cp {mesh.layout.cp}: context parallelism is not built yet; use cp 1")
-    if spec.mtp_layers:
-        raise UserError(
-            f"the config declares {spec.mtp_layers} multi-token-prediction layer(s) "
-            "(num_nextn_predict_layers), which are not built yet: use a checkpoint without them and say "
-            "num_nextn_predict_layers 0"
-        )
     model_parallel_cuda_manual_seed(seed)
-    config = transformer_config(spec, mesh, dtype)
+    config = transformer_config(spec, mesh, dtype, recompute, backend)
+    chunks = [_build_chunk(spec, mesh, config, number) for number in range(mesh.layout.vp)]
+    model = Chunks(chunks) if len(chunks) > 1 else chunks[0]
+    _mark_shards(spec, mesh, model)
+    return model
+
+
+def _build_chunk(spec: ModelSpec, mesh: Mesh, config: TransformerConfig, number: int) -> GPTModel:
+    first = mesh.is_first_stage and number == 0
+    last = mesh.is_last_stage and number == mesh.layout.vp - 1
+    chunk = number if mesh.layout.vp > 1 else None
     with device.literal_cuda_means_here():
-        model = GPTModel(
+        block = _block_spec(config, chunk)
+        norm, linear = _norm_and_linear(config)
+        model = (MTPModel if spec.mtp_layers else GPTModel)(
             config,
-            _block_spec(config),
+            block,
             vocab_size=spec.vocab,
             max_sequence_length=spec.max_positions,
-            pre_process=mesh.is_first_stage,
-            post_process=mesh.is_last_stage,
+            pre_process=first,
+            post_process=last,
             share_embeddings_and_output_weights=spec.tied,
             position_embedding_type="rope",
             rotary_base=spec.rope.theta,
             parallel_output=True,
+            # Layers like the last one.
+            mtp_block_spec=mtp_block_spec(block.layer_specs[-1], norm, linear, spec.mtp_layers)
+            if last and spec.mtp_layers
+            else None,
+            vp_stage=chunk,
         )
     if spec.rope.kind == "llama3":
         # Upstream hard-codes Llama 3.1's wavelengths; the config may say others.
         model.rotary_pos_emb.inv_freq = llama3_inverse_frequencies(spec.rope, spec.head_dim).to(
             device.current()
         )
-    if mesh.is_last_stage:
+    if spec.mla is None:
+        model.rotary_pos_emb.cp_group = None  # of the whole table, see layers.PackedSelfAttention
+    if last:
         model.output_layer = ScoreLayer(config) if spec.scalar else OutputLayer(model.output_layer)
-    _mark_shards(spec, mesh, model)
     return model
 
 
-def _mark_shards(spec: ModelSpec, mesh: Mesh, model: GPTModel) -> None:
+def _mark_shards(spec: ModelSpec, mesh: Mesh, model: torch.nn.Module) -> None:
     """Tell Megatron-Core which parameters are cut over tensor-parallel ranks.
 
     It marks them itself only while it initialises them, which we skip; unmarked, each rank's piece counts as
     a copy of the first rank's, and the gradient's norm (so clipping, too) leaves out all pieces but the
     first.
     """
-    named = dict(model.named_parameters())
+    named = tensors(model)
     cut = params(spec)
-    layers = stage_ranges(spec.layers, mesh.layout.pp)[mesh.at.pp]
-    held = {block.dst: cut[block.src] for block in local_blocks(cut, mesh.layout, mesh.at, layers, spec.tied)}
+    blocks = local_blocks(cut, mesh.layout, mesh.at, spec.layers, spec.tied, spec.mtp_layers > 0)
+    held = {block.dst: cut[block.src] for block in blocks}
     for name, param in held.items():
         if param.shard is not None and not hasattr(named[name], "tensor_model_parallel"):
             set_tensor_model_parallel_attributes(named[name], True, param.shard.dim, param.shard.parts)
 
 
-def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    spec: ModelSpec,
+    mesh: Mesh,
+    dtype: torch.dtype,
+    recompute: str = "none",
+    backend: Backend | None = None,
+) -> TransformerConfig:
     layout = mesh.layout
     shared: dict[str, Any] = dict(
         num_layers=spec.layers,
+        mtp_num_layers=spec.mtp_layers or None,
         hidden_size=spec.hidden,
         num_attention_heads=spec.heads,
         ffn_hidden_size=spec.ffn,
@@ -113,6 +148,7 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
         fp16=dtype == torch.float16,
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        **_pipeline_fields(spec, layout),
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         expert_tensor_parallel_size=layout.etp,
@@ -123,7 +159,9 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
         variable_seq_lengths=layout.pp > 1,
         # Gradients are plain sums; the denominator enters through grad_scale_func (train/policy.py).
         calculate_per_token_loss=True,
-        **device.fusions(),
+        transformer_impl=backend.name if backend is not None else "local",
+        **device.fusions() | (backend.fields if backend is not None else {}),
+        **_recompute_fields(spec, recompute),
     )
     # gloo cannot do the uneven all-to-all of expert tensor parallelism; the other dispatcher needs equal
     # lengths.
@@ -151,6 +189,34 @@ def transformer_config(spec: ModelSpec, mesh: Mesh, dtype: torch.dtype) -> Trans
         **_mla_rope_fields(spec.rope),
         **shared,
     )
+
+
+def _pipeline_fields(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
+    """Which layers the parts have, where Megatron-Core's own equal parts are not meant."""
+    counts = [len(layers) for layers in part_layers(spec.layers, layout)]
+    if len(set(counts)) == 1 and layout.vp == 1:
+        return {}
+    parts = [["decoder"] * count for count in counts]
+    parts[0].insert(0, "embedding")
+    parts[-1] += ["mtp"] * spec.mtp_layers + ["loss"]
+    fields: dict[str, Any] = dict(pipeline_model_parallel_layout=parts)
+    if layout.vp > 1:
+        # One direction at a time: with pp 2 the other way, which is the default, mistakes activations for
+        # gradients, since both then travel between the same two ranks at once.
+        fields |= dict(
+            virtual_pipeline_model_parallel_size=layout.vp, overlap_p2p_comm=True, batch_p2p_comm=False
+        )
+    return fields
+
+
+def _recompute_fields(spec: ModelSpec, recompute: str) -> dict[str, Any]:
+    if recompute == "full":
+        # Layer by layer: the input of each is kept, nothing else.
+        return dict(recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1)
+    if recompute == "selective":
+        parts = ["core_attn", "mlp", *(["moe"] if spec.moe else [])]
+        return dict(recompute_granularity="selective", recompute_modules=parts)
+    return {}
 
 
 def _moe_fields(spec: ModelSpec, dispatcher: str) -> dict[str, Any]:
@@ -200,9 +266,23 @@ def _mla_rope_fields(rope: Rope) -> dict[str, Any]:
     )
 
 
-def _block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
+def _block_spec(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
+    """Of one chunk's layers, with our router."""
+    if config.transformer_impl == transformer_engine.NAME:
+        block = transformer_engine.block_spec(config, chunk)
+    else:
+        block = _local_block_spec(config, chunk)
+    for layer in block.layer_specs:
+        if layer.submodules.mlp.module is MoELayer:
+            layer.submodules.mlp.submodules.router = BalancedRouter
+    return block
+
+
+def _local_block_spec(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
     """Megatron-Core's local layer spec with our norm, attention and (MLA) down-projections in its places."""
-    block = get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization="RMSNorm")
+    block = get_gpt_decoder_block_spec(
+        config, use_transformer_engine=False, normalization="RMSNorm", vp_stage=chunk
+    )
     for layer in block.layer_specs:
         parts: Any = layer.submodules
         parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
@@ -215,6 +295,13 @@ def _block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
             attention.module = PackedSelfAttention
     block.layer_norm = RMSNorm
     return block
+
+
+def _norm_and_linear(config: TransformerConfig) -> tuple[Any, Any]:
+    """For what is outside of decoder layers."""
+    if config.transformer_impl == transformer_engine.NAME:
+        return transformer_engine.norm_and_linear()
+    return RMSNorm, ColumnParallelLinear
 
 
 def llama3_inverse_frequencies(rope: Rope, head_dim: int) -> torch.Tensor:

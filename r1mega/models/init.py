@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from r1mega.models.blocks import Box
-from r1mega.models.families import checkpoint_shapes
+from r1mega.models.families import checkpoint_shapes, copies
 from r1mega.models.safetensors_file import TensorInfo
 from r1mega.models.spec import ModelSpec
 
@@ -34,12 +34,14 @@ class RandomTensors:
             name: TensorInfo(torch.float32 if name.endswith("e_score_correction_bias") else dtype, shape, "")
             for name, shape in checkpoint_shapes(spec).items()
         }
+        self._copies = copies(spec)
         # One rank's boxes of a tensor follow one another, so one tensor need be kept.
         self._whole = lru_cache(1)(self._generate)
 
     def read(self, name: str, box: Box) -> torch.Tensor:
         """A copy of this box of a tensor."""
-        return self._whole(name)[box.slices].clone(memory_format=torch.contiguous_format)
+        whole = self._whole(self._copies.get(name, name))
+        return whole[box.slices].clone(memory_format=torch.contiguous_format)
 
     def _generate(self, name: str) -> torch.Tensor:
         info = self.inventory[name]

@@ -1,103 +1,26 @@
 """Our own norm, packed positions and core attention for Megatron-Core's local layer spec.
 
 They are plugged in through ModuleSpec, so no upstream code is changed. They run on CPU and GPU without
-Transformer Engine, with sequence parallelism and packed sequences, for multi-head, grouped-query and
-multi-latent attention. T tokens of a micro-batch, B sequences, S longest sequence of a bucket, N heads, D
-head size.
+Transformer Engine, with sequence and context parallelism and packed sequences, for multi-head, grouped-query
+and multi-latent attention. W tokens of this context-parallel rank, T of all of them, B sequences, S longest
+sequence of a bucket, N heads, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt import GPTModel
-from megatron.core.packed_seq_params import PackedSeqParams
-from megatron.core.tensor_parallel import ColumnParallelLinear
+from megatron.core.tensor_parallel import ColumnParallelLinear, gather_from_sequence_parallel_region
 from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.multi_latent_attention import MLASelfAttention
+from torch.nn.attention.bias import causal_lower_right
 
 from r1mega import device
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Sequences of similar length, laid out as one right-padded batch for one attention call.
-
-    rows_BS: int64 [B * S], the token of the micro-batch at each place; padding repeats the row's last token.
-             Under a causal mask nothing real attends to padding on the right, so no mask is needed.
-    real_R:  int64 [R], the places of `rows_BS` that hold a real token.
-    """
-
-    sequences: int
-    width: int
-    rows_BS: torch.Tensor
-    real_R: torch.Tensor
-
-
-@dataclass
-class Packing(PackedSeqParams):
-    """Several sequences behind one another as one micro-batch [T, 1, ...], without padding tokens.
-
-    qkv_format stays "sbhd": Megatron-Core's own "thd" path applies rope sequence by sequence in a Python loop
-    and needs Transformer Engine for attention. Instead our attention modules read the two fields below, which
-    travel through the same argument.
-
-    positions_T: int64 [T], each token's position in its own sequence.
-    buckets:     how to cut the tokens into padded batches for attention, every token in exactly one.
-    order_T:     int64 [T], where each token is in the concatenation of the buckets' real tokens.
-    """
-
-    positions_T: torch.Tensor | None = None
-    buckets: tuple[Bucket, ...] = ()
-    order_T: torch.Tensor | None = None
-
-
-# Sequences shorter than this share of a bucket's longest one start a new bucket: fewer padded places against
-# fewer attention calls. 0.7 wastes at most half of the quadratic work in the worst case.
-_BUCKET_RATIO = 0.7
-_BUCKET_SLACK = 16
-
-
-def pack(lengths: Sequence[int]) -> Packing:
-    """The `Packing` of sequences with these lengths (tokens), in this order."""
-    assert lengths and min(lengths) > 0
-    starts = [0, *accumulate(lengths)]
-    where = device.current()
-    by_length = sorted(range(len(lengths)), key=lambda b: -lengths[b])
-    groups: list[list[int]] = []
-    for b in by_length:
-        widest = lengths[groups[-1][0]] if groups else 0
-        if groups and (lengths[b] >= _BUCKET_RATIO * widest or widest - lengths[b] <= _BUCKET_SLACK):
-            groups[-1].append(b)
-        else:
-            groups.append([b])
-    buckets = []
-    for group in groups:
-        width = lengths[group[0]]
-        length_B = torch.tensor([lengths[b] for b in group])
-        start_B = torch.tensor([starts[b] for b in group])
-        place_S = torch.arange(width)
-        rows = start_B[:, None] + torch.minimum(place_S[None], length_B[:, None] - 1)
-        real = (place_S[None] < length_B[:, None]).flatten().nonzero()[:, 0]
-        buckets.append(Bucket(len(group), width, rows.flatten().to(where), real.to(where)))
-    order = torch.cat([bucket.rows_BS[bucket.real_R] for bucket in buckets])
-    positions = torch.cat([torch.arange(n) for n in lengths])
-    # A power of two, so that upstream's cache of rope tables hits.
-    longest = 1 << (max(lengths) - 1).bit_length()
-    return Packing(
-        qkv_format="sbhd",
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
-        positions_T=positions.to(where),
-        buckets=tuple(buckets),
-        order_T=torch.argsort(order),
-    )
+from r1mega.models.packing import Bucket, Packing
 
 
 class RMSNorm(torch.nn.Module):
@@ -163,7 +86,11 @@ def output_weight(model: GPTModel) -> torch.Tensor:
 
 
 class CoreAttention(MegatronModule):
-    """Causal attention within each packed sequence, through torch's scaled_dot_product_attention."""
+    """Causal attention within each packed sequence, through torch's scaled_dot_product_attention.
+
+    Under context parallelism a rank has the queries of its own tokens and gathers everyone's keys and values;
+    in the backward pass their gradients are summed onto the ranks that they came from.
+    """
 
     def __init__(
         self,
@@ -172,10 +99,12 @@ class CoreAttention(MegatronModule):
         attn_mask_type: Any,
         attention_type: str,
         softmax_scale: float | None = None,
+        pg_collection: Any = None,
         **_: Any,
     ) -> None:
         super().__init__(config=config)
         self.scale = softmax_scale
+        self.context_group = pg_collection.cp if config.context_parallel_size > 1 else None
 
     def forward(
         self,
@@ -187,28 +116,40 @@ class CoreAttention(MegatronModule):
         packed_seq_params: Packing,
         **_: Any,
     ) -> torch.Tensor:
-        """query, key, value: [T, 1, N, D] or, from MLA, [T, N, D]; returns [T, 1, N * D of value]."""
+        """query, key, value: [W, 1, N, D] or, from MLA, [W, N, D]; returns [W, 1, N * D of value]."""
         query, key, value = (x.flatten(0, 1) if x.ndim == 4 else x for x in (query, key, value))
         packing = packed_seq_params
         assert packing.order_T is not None
+        if self.context_group is not None:
+            key, value = self._everyones(key, value)
         outputs = [self._bucket(query, key, value, bucket) for bucket in packing.buckets]
         together = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return together.index_select(0, packing.order_T)[:, None]
+
+    def _everyones(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[T, N, D] each, rank by rank, in one exchange."""
+        both = torch.cat([key, value], dim=-1)
+        gathered = gather_from_sequence_parallel_region(
+            both, tensor_parallel_output_grad=True, group=self.context_group
+        )
+        return tuple(gathered.split([key.shape[-1], value.shape[-1]], dim=-1))
 
     def _bucket(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bucket: Bucket
     ) -> torch.Tensor:
         """The attention output of a bucket's real tokens: [R, N * D]."""
 
-        def padded(x: torch.Tensor) -> torch.Tensor:  # [T, N, D] -> [B, N, S, D]
-            rows = x.index_select(0, bucket.rows_BS)
-            return rows.view(bucket.sequences, bucket.width, *x.shape[1:]).transpose(1, 2)
+        def padded(x: torch.Tensor, rows: torch.Tensor, width: int) -> torch.Tensor:
+            """[W or T, N, D] -> [B, N, width, D]."""
+            return x.index_select(0, rows).view(bucket.sequences, width, *x.shape[1:]).transpose(1, 2)
 
+        square = bucket.width == bucket.keys
         out = F.scaled_dot_product_attention(
-            padded(query),
-            padded(key),
-            padded(value),
-            is_causal=True,
+            padded(query, bucket.rows_BS, bucket.width),
+            padded(key, bucket.keys_BK, bucket.keys),
+            padded(value, bucket.keys_BK, bucket.keys),
+            attn_mask=None if square else causal_lower_right(bucket.width, bucket.keys),
+            is_causal=square,
             scale=self.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
@@ -245,8 +186,9 @@ class PackedMLASelfAttention(MLASelfAttention):
 
 
 class _PackedRotary(torch.nn.Module):
-    def __init__(self, rotary: torch.nn.Module) -> None:
+    def __init__(self, rotary: Any) -> None:
         super().__init__()
+        rotary.cp_group = None  # of the whole table: each token's row is taken by its position
         self.rotary = rotary
         self.positions_T: torch.Tensor | None = None
 
@@ -254,7 +196,7 @@ class _PackedRotary(torch.nn.Module):
         return self.rotary.get_rotary_seq_len(*args)  # type: ignore[no-any-return, operator]
 
     def forward(self, length: int, **kwargs: Any) -> Any:
-        """[T, 1, D] angles (yarn: and its attention factor); MLA's queries are [T, N, D] when packed."""
+        """[W, 1, D] angles (yarn: and its attention factor); MLA's queries are [W, N, D] when packed."""
         table = self.rotary(length, **kwargs)
         angles, *rest = table if isinstance(table, tuple) else (table,)
         assert self.positions_T is not None

@@ -18,6 +18,7 @@ from r1mega.models.config_json import read_config
 from r1mega.models.families import FAMILIES
 from r1mega.models.families.parts import HEAD
 from r1mega.models.init import random_tensors
+from r1mega.models.mtp_weights import without_mtp
 from r1mega.models.spec import ModelSpec, load_spec
 from r1mega.models.weights import Reader
 from r1mega.types import UserError
@@ -53,7 +54,7 @@ def reward_spec(spec: ModelSpec) -> ModelSpec:
     if config.get("pad_token_id") == config.get("eos_token_id"):
         # transformers takes the value at the last token that is no padding, which must be the stop token.
         config["pad_token_id"] = None
-    return replace(spec, scalar=True, tied=False, hf=config)
+    return without_mtp(replace(spec, scalar=True, tied=False, hf=config))
 
 
 def load_reward_spec(folder: Path) -> ModelSpec:
@@ -70,7 +71,17 @@ def load_reward_spec(folder: Path) -> ModelSpec:
             "kind reward_models makes one"
         )
     spec = load_spec({**values, "architectures": [FAMILIES[family].architecture]})
-    return replace(spec, scalar=True, tied=False, hf=values)
+    return without_mtp(replace(spec, scalar=True, tied=False, hf=values))
+
+
+def load_facts(folder: Path) -> ModelSpec:
+    """Of a language model's folder or checkpoint, or of a reward model's, which has a scalar head.
+
+    Raises UserError as `load_spec` and `load_reward_spec` do.
+    """
+    architectures = read_config(folder).values.get("architectures")
+    scalar = architectures is not None and "ForSequenceClassification" in str(architectures)
+    return load_reward_spec(folder) if scalar else load_spec(folder)
 
 
 @dataclass(frozen=True)

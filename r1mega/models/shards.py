@@ -13,6 +13,7 @@ from r1mega.models.blocks import Block, Box, compose, invert
 from r1mega.models.families import Param, params, table
 from r1mega.models.families.parts import EMBEDDING, OUTPUT
 from r1mega.models.spec import ModelSpec
+from r1mega.models.stages import chunk_layers, either, part_layers
 from r1mega.parallel import Coord, Layout
 from r1mega.types import UserError
 
@@ -20,35 +21,37 @@ _LAYER = re.compile(r"decoder\.layers\.(\d+)\.")
 _EXPERT = re.compile(r"\.local_experts\.(\d+)\.")
 
 
-def stage_ranges(layers: int, pp: int) -> list[range]:
-    """The layers of each pipeline stage, equally many. Raises UserError where that cannot be."""
-    if layers % pp:
-        fitting = [size for size in range(1, layers + 1) if layers % size == 0]
-        raise UserError(
-            f"{layers} layers cannot be shared equally by {pp} stages: pp can be {_either(fitting)}"
-        )
-    each = layers // pp
-    return [range(stage * each, (stage + 1) * each) for stage in range(pp)]
-
-
 def local_blocks(
-    whole: Mapping[str, Param], layout: Layout, coord: Coord, stage_layers: range, tied: bool
+    whole: Mapping[str, Param],
+    layout: Layout,
+    coord: Coord,
+    layers: int,
+    tied: bool,
+    mtp: bool = False,
 ) -> list[Block]:
-    """whole model -> the rank at `coord`, whose stage has the global layers `stage_layers`.
+    """whole model of so many layers -> the rank at `coord`.
 
-    The first stage has the embedding, the last one the final norm and the output layer. When embedding and
-    output layer are tied but on two stages, the last one holds a copy of the embedding as its output layer.
+    The pipeline's first part has the embedding, the last one the final norm, the output layer and what
+    multi-token prediction there is. When embedding and output layer are tied but in two parts, the last one
+    holds a copy of the embedding as its output layer. Where a rank has several chunks, the chunk's number
+    stands before its names: "1.decoder...".
+
+    mtp: the last part predicts several tokens, and for that holds a copy of the embedding.
     """
-    first, last = coord.pp == 0, coord.pp == layout.pp - 1
     each = _count_experts(whole) // layout.ep
     experts = range(coord.ep * each, (coord.ep + 1) * each)
     blocks: list[Block] = []
-    for name, param in whole.items():
-        local = _local_name(name, stage_layers, experts, first=first, last=last)
-        if local is not None:
-            blocks += _pieces(name, local, param, layout, coord)
-    if tied and last and not first:
-        blocks += _pieces(EMBEDDING, OUTPUT, whole[EMBEDDING], layout, coord)
+    for chunk, its_layers in enumerate(chunk_layers(layers, layout, coord.pp)):
+        prefix = f"{chunk}." if layout.vp > 1 else ""
+        part = chunk * layout.pp + coord.pp
+        first, last = part == 0, part == layout.parts - 1
+        for name, param in whole.items():
+            local = _local_name(name, its_layers, experts, first=first, last=last)
+            if local is not None:
+                blocks += _pieces(name, prefix + local, param, layout, coord)
+        copies = [OUTPUT] * tied + [EMBEDDING] * mtp
+        for copy in copies if last and not first else ():
+            blocks += _pieces(EMBEDDING, prefix + copy, whole[EMBEDDING], layout, coord)
     return blocks
 
 
@@ -62,8 +65,8 @@ def exports(param: Param, coord: Coord) -> bool:
 
 def import_blocks(spec: ModelSpec, layout: Layout, coord: Coord) -> list[Block]:
     """checkpoint -> the rank at `coord`: what it reads at loading."""
-    layers = stage_ranges(spec.layers, layout.pp)[coord.pp]
-    return compose(table(spec), local_blocks(params(spec), layout, coord, layers, spec.tied))
+    mine = local_blocks(params(spec), layout, coord, spec.layers, spec.tied, spec.mtp_layers > 0)
+    return compose(table(spec), mine)
 
 
 def export_blocks(spec: ModelSpec, layout: Layout, coord: Coord) -> list[Block]:
@@ -71,12 +74,12 @@ def export_blocks(spec: ModelSpec, layout: Layout, coord: Coord) -> list[Block]:
 
     Over all ranks each element of the checkpoint is written once (test_export_covers_the_checkpoint_once).
     """
-    return _export(params(spec), invert(table(spec)), spec, layout, coord)
+    return _export(params(spec), invert(table(spec, with_copies=True)), spec, layout, coord)
 
 
 def export_plan(spec: ModelSpec, layout: Layout) -> dict[Coord, list[Block]]:
     """`export_blocks` of every rank."""
-    whole, to_checkpoint = params(spec), invert(table(spec))
+    whole, to_checkpoint = params(spec), invert(table(spec, with_copies=True))
     return {coord: _export(whole, to_checkpoint, spec, layout, coord) for coord in layout.coords()}
 
 
@@ -87,6 +90,7 @@ def check_layout(spec: ModelSpec, layout: Layout) -> None:
         for axis, degree, what, size in _cuts(spec, layout)
         if size % degree
     ]
+    problems += _pipeline_problems(spec, layout)
     expert_ranks, stage_ranks = layout.ep * layout.etp, layout.tp * layout.cp * layout.dp
     if stage_ranks % expert_ranks:
         problems.append(
@@ -100,19 +104,32 @@ def check_layout(spec: ModelSpec, layout: Layout) -> None:
             f"with experts, tp {layout.tp} must divide ep {layout.ep} x etp {layout.etp}, or Megatron-Core "
             f"0.16.1 computes wrong gradients: use ep {layout.tp} or etp {layout.tp}, or tp 1"
         )
+    if spec.rope.kind == "yarn" and spec.rope.original_max_positions % (2 * layout.cp):
+        # Megatron-Core cuts a table of that many rows at its construction, which we do not even use.
+        problems.append(
+            f"2 x cp {layout.cp} does not divide yarn's original_max_position_embeddings "
+            f"{spec.rope.original_max_positions}: use a cp that does"
+        )
     if problems:
         raise UserError(
             f"the layout ({layout}) does not fit this {spec.family} model: " + "; ".join(problems)
         )
 
 
+def _pipeline_problems(spec: ModelSpec, layout: Layout) -> list[str]:
+    try:
+        part_layers(spec.layers, layout)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
 def _export(
     whole: Mapping[str, Param], to_checkpoint: list[Block], spec: ModelSpec, layout: Layout, coord: Coord
 ) -> list[Block]:
     mine = {name: param for name, param in whole.items() if exports(param, coord)}
-    layers = stage_ranges(spec.layers, layout.pp)[coord.pp]
-    # Not tied: the last stage's copy of the embedding is the first stage's to write.
-    return compose(invert(local_blocks(mine, layout, coord, layers, tied=False)), to_checkpoint)
+    # Neither tied nor mtp: the last part's copy of the embedding is the first part's to write.
+    return compose(invert(local_blocks(mine, layout, coord, spec.layers, tied=False)), to_checkpoint)
 
 
 def _count_experts(whole: Mapping[str, Param]) -> int:
@@ -121,6 +138,11 @@ def _count_experts(whole: Mapping[str, Param]) -> int:
 
 def _local_name(name: str, layers: range, experts: range, *, first: bool, last: bool) -> str | None:
     """What the rank calls this parameter of the whole model, or None where it has no part of it."""
+    expert = _EXPERT.search(name)
+    if expert is not None:
+        if int(expert[1]) not in experts:
+            return None
+        name = f"{name[: expert.start(1)]}{int(expert[1]) - experts.start}{name[expert.end(1) :]}"
     found = _LAYER.match(name)
     if found is None:
         here = first if name == EMBEDDING else last
@@ -128,13 +150,7 @@ def _local_name(name: str, layers: range, experts: range, *, first: bool, last: 
     layer = int(found[1])
     if layer not in layers:
         return None
-    rest = name[found.end() :]
-    expert = _EXPERT.search(rest)
-    if expert is not None:
-        if int(expert[1]) not in experts:
-            return None
-        rest = f"{rest[: expert.start(1)]}{int(expert[1]) - experts.start}{rest[expert.end(1) :]}"
-    return f"decoder.layers.{layer - layers.start}.{rest}"
+    return f"decoder.layers.{layer - layers.start}.{name[found.end() :]}"
 
 
 def _pieces(name: str, local: str, param: Param, layout: Layout, coord: Coord) -> Iterator[Block]:
@@ -165,7 +181,6 @@ def _band(shape: Sequence[int], dim: int, start: int, stop: int) -> Box:
 
 def _cuts(spec: ModelSpec, layout: Layout) -> Iterator[tuple[str, int, str, int]]:
     """(axis, its degree, what it cuts, that number) for all that must come out even."""
-    yield "pp", layout.pp, "num_hidden_layers", spec.layers
     yield "tp", layout.tp, "num_attention_heads", spec.heads
     yield "tp", layout.tp, "vocab_size", spec.vocab
     if spec.mla is None:
@@ -185,9 +200,4 @@ def _remedies(axis: str, degree: int, what: str, size: int) -> str:
     larger = [d for d in range(degree + 1, min(size, 8 * degree) + 1) if size % d == 0][:1]
     below = size // degree * degree
     sizes = [n for n in (below, below + degree) if n > 0]
-    return f"use {axis} {_either([smaller, *larger])}, or {what} {_either(sizes)}"
-
-
-def _either(numbers: Sequence[int]) -> str:
-    *others, final = map(str, numbers)
-    return f"{', '.join(others)} or {final}" if others else final
+    return f"use {axis} {either([smaller, *larger])}, or {what} {either(sizes)}"

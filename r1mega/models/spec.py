@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1mega.models.config_json import ConfigJson, read_config
-from r1mega.types import UserError
+from r1mega.models.fp8 import without_quantisation
 
 RopeKind = Literal["default", "llama3", "yarn"]
 
@@ -124,15 +124,10 @@ def load_spec(source: str | Path | Mapping[str, Any]) -> ModelSpec:
     from r1mega.models.families import FAMILIES
 
     config = ConfigJson(source, "config") if isinstance(source, Mapping) else read_config(Path(source))
+    config = without_quantisation(config)  # weights are dequantised where they are read (models/hf.py)
     model_type = config.text("model_type")
     if model_type not in FAMILIES:
         raise config.error("model_type", f"one of {', '.join(sorted(FAMILIES))}")
     family = FAMILIES[model_type]
     config.only("architectures", [[family.architecture]])
-    if config.values.get("quantization_config"):
-        method = config.values["quantization_config"].get("quant_method", "unknown")
-        raise UserError(
-            f'{config.where}: quantization_config has quant_method "{method}"; only bfloat16, float16 and '
-            "float32 weights are read: dequantise the checkpoint and remove quantization_config"
-        )
     return family.read(config)

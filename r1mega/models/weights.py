@@ -14,9 +14,11 @@ import torch.distributed as dist
 
 from r1mega.models.blocks import Block, Box, check_cover
 from r1mega.models.families import checkpoint_shapes
+from r1mega.models.names import local_name
 from r1mega.models.shards import export_plan, import_blocks
 from r1mega.models.spec import ModelSpec
 from r1mega.parallel import Mesh
+from r1mega.progress import beat
 
 
 class Reader(Protocol):
@@ -27,7 +29,7 @@ class Reader(Protocol):
 
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """This rank's weights by local name: parameters, and the routers' expert biases."""
-    found: dict[str, torch.Tensor] = dict(model.named_parameters())
+    found: dict[str, torch.Tensor] = {local_name(name): each for name, each in model.named_parameters()}
     found |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("router.expert_bias")}
     return found
 
@@ -39,6 +41,7 @@ def load(spec: ModelSpec, mesh: Mesh, model: torch.nn.Module, reader: Reader) ->
     blocks = import_blocks(spec, mesh.layout, mesh.at)
     check_cover(blocks, {name: tuple(tensor.shape) for name, tensor in mine.items()})
     for block in blocks:
+        beat()
         part = mine[block.dst][block.dst_box.slices]
         part.copy_(reader.read(block.src, block.src_box).reshape(part.shape))
 
@@ -62,6 +65,7 @@ def whole(
             pieces = [block for name in names for block in by_target.get(name, ())]
             if pieces:
                 _broadcast(pieces, rank, mesh, local, gathered)
+        beat()
         yield from gathered.items()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from r1mega import device
 from r1mega.parallel import Launch, connect, on_leader
+from r1mega.progress import beat
 from r1mega.rollout import environment
 from r1mega.rollout.options import EngineOptions
 from r1mega.types import UserError
@@ -53,6 +54,7 @@ def start(model: Path | Mapping[str, Any], hf: Mapping[str, Any], options: Engin
             "start the engine from the config and push the weights, which sets it"
         )
     environment.prepare(hf)
+    beat("vLLM starts")
     try:
         with environment.quiet(), environment.undisturbed():
             engine = _start(model, hf, options)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from r1mega import device
 from r1mega.models.config_json import read_config
 from r1mega.parallel import Launch
+from r1mega.progress import beat
 from r1mega.rollout import environment
 from r1mega.rollout.options import EngineOptions, Share
 from r1mega.rollout.requests import Decoder, check_sampling, completion, sampling_params
@@ -156,6 +157,7 @@ class VLLMGenerator:
                 params = sampling_params(sampling, prompt, number, self.tokenizer.eos_id)
                 self.engine.add_request(str(i), tokens_input(list(prompt.token_ids)), params)
             while self.engine.has_unfinished_requests():
+                beat()
                 for request in self.engine.step():
                     i = int(request.request_id)
                     finished[i] = completion(request.outputs[0], self.tokenizer, self.version)

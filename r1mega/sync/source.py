@@ -10,6 +10,7 @@ import torch
 
 from r1mega.models import weights
 from r1mega.models.families import checkpoint_shapes
+from r1mega.models.mtp_weights import without_mtp
 from r1mega.models.shards import export_blocks
 from r1mega.models.spec import ModelSpec
 from r1mega.parallel import Mesh
@@ -39,16 +40,21 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class PolicyWeights:
-    """The weights of a policy in any layout. All ranks make, sum and iterate it together."""
+    """The weights of a policy in any layout. All ranks make, sum and iterate it together.
+
+    Multi-token-prediction layers stay behind: a generator draws one token at a time.
+    """
 
     policy: Trained
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return weights.whole(self.policy.spec, self.policy.mesh, weights.tensors(self.policy.model))
+        return weights.whole(
+            without_mtp(self.policy.spec), self.policy.mesh, weights.tensors(self.policy.model)
+        )
 
     @torch.no_grad()
     def checksums(self) -> dict[str, int]:
-        spec, mesh = self.policy.spec, self.policy.mesh
+        spec, mesh = without_mtp(self.policy.spec), self.policy.mesh
         local: Mapping[str, torch.Tensor] = weights.tensors(self.policy.model)
         shapes = checkpoint_shapes(spec)
         number = {name: i for i, name in enumerate(shapes)}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from r1mega import device
-from r1mega.models.layers import Packing, pack
+from r1mega.models.packing import Packing, pack
 from r1mega.types import Sample
 
 
@@ -27,7 +27,9 @@ class MicroBatch:
     columns:   float32 [T] each: whatever else the loss needs of each prediction, such as old
                log-probabilities.
     routing_SLK: integers [S, L, K], the experts to be used instead of the routers' own choice: for this
-               rank's S = T / tp tokens, its stage's L layers with experts, K experts each (train/routing.py).
+               rank's S tokens, its stage's L layers with experts, K experts each (train/routing.py).
+
+    It is the same on all ranks that share its tokens (tp, cp); train/context.py cuts it.
     """
 
     inputs_T: torch.Tensor

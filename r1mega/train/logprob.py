@@ -2,8 +2,9 @@
 
 The vocabulary projection and its softmax run over chunks of tokens: forward keeps a few numbers a token, and
 backward makes the logits again that forward could not keep. Under tensor parallelism each rank has its part
-of the vocabulary, and one gather a micro-batch joins the parts. C tokens of a chunk, R tokens that count, T
-tokens of a micro-batch, V this rank's part of the vocabulary, H hidden.
+of the vocabulary, and one gather a micro-batch joins the parts; under context parallelism each has its part
+of the tokens, and one more joins those. C tokens of a chunk, R tokens that count, T tokens of a micro-batch,
+W of this context-parallel rank, V this rank's part of the vocabulary, H hidden.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from r1mega.models.layers import output_weight
 from r1mega.parallel import Mesh
 from r1mega.train.batch import MicroBatch
+from r1mega.train.context import join, take
 
 CHUNK_LOGITS = 1 << 22
 """Logits of a chunk, 16 MiB in float32; three such tensors exist at a time. A smaller chunk reads the output
@@ -57,33 +59,34 @@ def score(
     temperature: float = 1.0,
     entropy: bool = False,
 ) -> TokenScores:
-    """The targets' log-probabilities from the last stage's output: S = T / tp tokens of this rank.
+    """The targets' log-probabilities from the last stage's output: S = W / tp tokens of this rank.
 
-    Both results are differentiable, entropy too; every TP rank gets all of them. Tokens of weight 0 (prompts)
-    are never multiplied with the vocabulary.
+    Both results are differentiable, entropy too; every TP and CP rank gets all of them. Tokens of weight 0
+    (prompts) are never multiplied with the vocabulary.
     """
-    hidden_TH = whole(hidden_1SH, mesh)
-    rows_R = batch.weights_T.nonzero()[:, 0]
-    everything = len(rows_R) == batch.tokens
+    hidden_WH = whole(hidden_1SH, mesh)
+    rows_R = take(batch.weights_T, mesh).nonzero()[:, 0]
+    everything = len(rows_R) == len(hidden_WH)
     results = _Head.apply(
-        hidden_TH if everything else hidden_TH.index_select(0, rows_R),
+        hidden_WH if everything else hidden_WH.index_select(0, rows_R),
         output_weight(model),
-        batch.targets_T.index_select(0, rows_R),
+        take(batch.targets_T, mesh).index_select(0, rows_R),
         mesh.at.tp,
         temperature,
         entropy,
         torch.is_grad_enabled(),
     )
     # No token at all still gives results that depend on the model: its backward collectives must run.
-    logp_T, entropy_T = (
-        part_R if everything else part_R.new_zeros(batch.tokens).index_copy(0, rows_R, part_R)
+    logp_W, entropy_W = (
+        part_R if everything else part_R.new_zeros(len(hidden_WH)).index_copy(0, rows_R, part_R)
         for part_R in results
     )
-    return TokenScores(logp_T, entropy_T if entropy else None)
+    logp_T = join(logp_W, mesh, batch.tokens)
+    return TokenScores(logp_T, join(entropy_W, mesh, batch.tokens) if entropy else None)
 
 
 def whole(hidden_1SH: torch.Tensor, mesh: Mesh) -> torch.Tensor:
-    """[T, H] from each TP rank's share of the tokens; its gradient is summed over the vocabulary's parts."""
+    """[W, H] from each TP rank's share of the tokens; its gradient is summed over the vocabulary's parts."""
     hidden_SH = hidden_1SH[0]
     if mesh.layout.tp == 1:
         return hidden_SH

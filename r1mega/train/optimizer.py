@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from megatron.core.distributed import DistributedDataParallel
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.optimizer import MegatronOptimizer
 
 from r1mega import device
-from r1mega.config.sections import Train
+from r1mega.config.sections import Optimizer, Train
 
 
-def make_optimizer(model: DistributedDataParallel, train: Train, dtype: torch.dtype) -> MegatronOptimizer:
+def data_parallel(section: Optimizer) -> DistributedDataParallelConfig:
+    """How gradients are summed over ranks, and what each of them then holds."""
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=section.distributed,
+        overlap_grad_reduce=section.overlap_grad_reduce,
+        overlap_param_gather=section.overlap_param_gather,
+    )
+
+
+def make_optimizer(
+    chunks: Sequence[DistributedDataParallel], train: Train, dtype: torch.dtype
+) -> MegatronOptimizer:
     """One optimizer for dense and expert parameters, its state allocated.
+
+    chunks: this rank's parts of the model, each wrapped.
 
     Megatron-Core takes Transformer Engine's or apex's fused Adam where installed, else torch's AdamW, of
     which we switch on the fused kernel (torch has one for CPU, too).
@@ -31,9 +46,10 @@ def make_optimizer(model: DistributedDataParallel, train: Train, dtype: torch.dt
         clip_grad=train.clip_grad,
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
+        use_distributed_optimizer=train.optimizer.distributed,
     )
     with device.literal_cuda_means_here():
-        optimizer = get_megatron_optimizer(config, [model])
+        optimizer = get_megatron_optimizer(config, list(chunks))
         for part in optimizer.chained_optimizers:
             if isinstance(part.optimizer, torch.optim.AdamW):
                 for group in part.optimizer.param_groups:

@@ -6,32 +6,33 @@ T positions of a micro-batch, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer.optimizer import MegatronOptimizer
-from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from r1mega import device
 from r1mega.algo.loss import LossParts
 from r1mega.config.sections import Train
 from r1mega.models import weights
+from r1mega.models.backend import Backend
 from r1mega.models.build import DTYPES, build
+from r1mega.models.chunks import chunks_of
 from r1mega.models.layers import output_weight
 from r1mega.models.spec import ModelSpec
 from r1mega.parallel import Mesh
 from r1mega.train.batch import MicroBatch
+from r1mega.train.beside import Beside
+from r1mega.train.context import join
+from r1mega.train.forward import Finish, run
 from r1mega.train.logprob import TokenScores, score, whole
 from r1mega.train.loss_function import LossFunction, WithEntropy, parts
-from r1mega.train.optimizer import make_optimizer, set_learning_rate
+from r1mega.train.offload import Waiting, optimizer_slots, waiting, weight_slots
+from r1mega.train.optimizer import data_parallel, make_optimizer, set_learning_rate
 from r1mega.train.reward_values import values
 from r1mega.train.routing import Routers
 
@@ -62,10 +63,6 @@ class Scored:
     routing_SLK: torch.Tensor | None = None
 
 
-_Finish = Callable[[torch.Tensor, MicroBatch], LossParts]
-"""(the last stage's output [1, S, H], of a reward model [1, S, 1]; the micro-batch) -> the loss's parts."""
-
-
 class Policy:
     """This rank's part of a model, wrapped for data parallelism, with its optimizer when it is to learn."""
 
@@ -76,33 +73,62 @@ class Policy:
         *,
         dtype: str = "bfloat16",
         train: Train | None = None,
+        mtp: bool = False,
         seed: int = 0,
+        backend: Backend | None = None,
     ) -> None:
+        """mtp: its multi-token-prediction layers learn, too; otherwise they stay as they are. backend: whose
+        layers it is made of; None: the local ones.
+        """
         self.spec, self.mesh, self.train = spec, mesh, train
-        self.model = build(spec, mesh, dtype=DTYPES[dtype], seed=seed)
-        self.config = self.model.config
-        self._routers = Routers(self.model, spec)
+        recompute = train.recompute if train is not None else "none"
+        self._model = build(spec, mesh, dtype=DTYPES[dtype], seed=seed, recompute=recompute, backend=backend)
+        self.config = self._model.config
+        self._chunks = chunks_of(self._model)
+        self._routers = [Routers(chunk, spec) for chunk in self._chunks]
         self.temperature = 1.0
         """Log-probabilities are those of logits / temperature, the distribution answers are drawn from."""
         self.version = 0
         """How many updates the weights have seen; travels with every weight sync."""
-        self._ddp: DistributedDataParallel | None = None
+        self._mtp = mtp
+        self._beside: Beside | None = None
+        self._ddp: list[DistributedDataParallel] = []
         self.optimizer: MegatronOptimizer | None = None
+        self._state: Waiting | None = None
+        self._weights: Waiting | None = None
+        self._to_gather = False
+
+    @property
+    def model(self) -> Any:
+        """This rank's part, a GPTModel or `Chunks` of them, its weights up to date."""
+        if self._to_gather:  # an update has left that to the next forward pass, and there was none
+            for each in self._ddp:
+                each.start_param_sync(force_sync=True)
+            self._to_gather = False
+        return self._model
+
+    def wait_on_host(self) -> None:
+        """Keep the weights in the host's memory while nobody asks for `score`. For a reference."""
+        self._weights = waiting("the reference", lambda: weight_slots(self._model))
 
     def prepare_to_learn(self) -> None:
         """Wrap the model and make the optimizer.
 
         Call once the weights are set: the masters are copies of them.
         """
-        assert self.train is not None and self._ddp is None
+        assert self.train is not None and not self._ddp
         self.config.moe_router_bias_update_rate = self.train.expert_bias_rate
         self.config.finalize_model_grads_func = _sum_gradients
-        self._ddp = DistributedDataParallel(
-            self.config,
-            DistributedDataParallelConfig(grad_reduce_in_fp32=True),
-            self.model,
-        )
-        self.optimizer = make_optimizer(self._ddp, self.train, self.config.params_dtype)
+        self._beside = Beside(self._chunks, self.spec, self.mesh, self.train, mtp=self._mtp)
+        wrap = data_parallel(self.train.optimizer)
+        self._ddp = [DistributedDataParallel(self.config, wrap, chunk) for chunk in self._chunks]
+        if self.train.optimizer.overlap_grad_reduce:
+            no_sync = [each.no_sync for each in self._ddp]
+            self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+        optimizer = make_optimizer(self._ddp, self.train, self.config.params_dtype)
+        self.optimizer = optimizer
+        if "optimizer" in self.train.offload:
+            self._state = waiting("the optimizer's state", lambda: optimizer_slots(optimizer))
 
     def update(
         self,
@@ -121,11 +147,11 @@ class Policy:
         Raises FloatingPointError in that case otherwise. Either way weights, optimizer and version are then
         as they were.
         """
-        assert self._ddp is not None and self.optimizer is not None and self.train is not None
+        assert self._ddp and self.optimizer is not None and self.train is not None
         biases = {name: buffer.clone() for name, buffer in self._expert_biases()}
         self.gradients(batches, loss_function, denominator=denominator)
         set_learning_rate(self.optimizer, lr, self.train.weight_decay)
-        with device.literal_cuda_means_here():
+        with device.literal_cuda_means_here(), self._state.present() if self._state else nullcontext():
             self.optimizer.prepare_grads()
             done = Update(**self._reduced(denominator), grad_norm=float(self.optimizer.get_grad_norm()))
             if self.mesh.any_rank(not math.isfinite(done.loss) or not math.isfinite(done.grad_norm)):
@@ -140,6 +166,7 @@ class Policy:
                     "helps"
                 )
             self.optimizer.step()
+        self._to_gather = self.train.optimizer.overlap_param_gather
         self.version += 1
         return done
 
@@ -147,9 +174,10 @@ class Policy:
         self, batches: Sequence[MicroBatch], loss_function: LossFunction, *, denominator: float
     ) -> None:
         """Fill the gradients, summed over all ranks, without a step."""
-        assert self._ddp is not None and self.optimizer is not None
-        self._ddp.train()
-        self._ddp.zero_grad_buffer()
+        assert self._ddp and self.optimizer is not None
+        for each in self._ddp:
+            each.train()
+            each.zero_grad_buffer()
         self.optimizer.zero_grad()
         # The denominator scales the gradient as a loss scale would: Megatron-Core then applies it to the
         # balance and multi-token-prediction losses as well, and its integer token count is not needed.
@@ -162,7 +190,7 @@ class Policy:
         """The loss of these micro-batches, without gradients."""
         self.model.eval()
         with torch.no_grad():
-            self._run(self.model, batches, self._loss(loss_function), forward_only=True)
+            self._run(self._chunks, batches, self._loss(loss_function), forward_only=True)
         return Update(**self._reduced(denominator))
 
     def logprobs(self, batches: Sequence[MicroBatch]) -> list[torch.Tensor]:
@@ -188,8 +216,8 @@ class Policy:
             return LossParts(sum=kept[-1].logp_T.new_zeros(()))
 
         self.model.eval()
-        with torch.no_grad():
-            routings = self._run(self.model, batches, keep, forward_only=True, record=record_routing)
+        with torch.no_grad(), self._weights.present() if self._weights else nullcontext():
+            routings = self._run(self._chunks, batches, keep, forward_only=True, record=record_routing)
         if not kept:
             zeros = [torch.zeros_like(batch.weights_T) for batch in batches]
             kept = [TokenScores(zero_T, zero_T if entropy else None) for zero_T in zeros]
@@ -202,12 +230,12 @@ class Policy:
         kept: list[torch.Tensor] = []
 
         def keep(value_1S1: torch.Tensor, batch: MicroBatch) -> LossParts:
-            kept.append(values(value_1S1, self.mesh))
+            kept.append(values(value_1S1, self.mesh, batch.tokens))
             return LossParts(sum=kept[-1].new_zeros(()))
 
         self.model.eval()
         with torch.no_grad():
-            self._run(self.model, batches, keep, forward_only=True)
+            self._run(self._chunks, batches, keep, forward_only=True)
         return kept or [torch.zeros_like(batch.weights_T) for batch in batches]
 
     @torch.no_grad()
@@ -225,93 +253,69 @@ class Policy:
         kept: list[torch.Tensor] = []
 
         def keep(hidden_1SH: torch.Tensor, _: MicroBatch) -> LossParts:
-            logits_TV = whole(hidden_1SH, self.mesh) @ output_weight(self.model).t()
-            kept.append(gather_from_tensor_model_parallel_region(logits_TV))
-            return LossParts(sum=logits_TV.new_zeros(()))
+            logits_WV = whole(hidden_1SH, self.mesh) @ output_weight(self._chunks[-1]).t()
+            logits_WV = gather_from_tensor_model_parallel_region(logits_WV)
+            kept.append(join(logits_WV, self.mesh, batch.tokens))
+            return LossParts(sum=logits_WV.new_zeros(()))
 
         self.model.eval()
         with torch.no_grad():
-            self._run(self.model, [batch], keep, forward_only=True)
+            self._run(self._chunks, [batch], keep, forward_only=True)
         return kept[0] if kept else torch.empty(0)
 
     def _run(
         self,
-        model: torch.nn.Module,
+        chunks: Sequence[torch.nn.Module],
         batches: Sequence[MicroBatch],
-        finish: _Finish,
+        finish: Finish,
         *,
         forward_only: bool,
         record: bool = False,
     ) -> list[torch.Tensor | None]:
-        """All micro-batches forward and, unless forward_only, backward, stage by stage.
-
-        finish: from the last stage's hidden states to the loss.
-
-        Leaves the sums in self._sums; returns each micro-batch's routing, where it is recorded.
-        """
-        assert batches, "a rank without work passes a filler micro-batch"
-        sums: defaultdict[str, torch.Tensor] = defaultdict(
-            lambda: torch.zeros((), dtype=torch.float64, device=device.current())
-        )
-        routings: list[torch.Tensor | None] = []
-
-        def forward_step(source: Iterator[MicroBatch], model: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-            batch = next(source)
-            with self._routers.forward(batch.routing_SLK, record=record):
-                out = model(batch.inputs_T[None], None, None, packed_seq_params=batch.packing)
-            if record:
-                routings.append(self._routers.chosen() if batch.routing_SLK is None else batch.routing_SLK)
-
-            def loss(hidden_1SH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-                found = finish(hidden_1SH, batch)
-                # Detached copies: the schedule works on the loss in place.
-                sums["loss"] += found.sum.detach()
-                for name, value in found.sums.items():
-                    sums[name] += value.detach()
-                return found.sum, torch.zeros((), dtype=torch.int), {}
-
-            return out, loss
-
-        get_forward_backward_func()(
-            forward_step_func=forward_step,
-            data_iterator=iter(batches),
-            model=[model],
-            num_microbatches=len(batches),
-            seq_length=batches[0].tokens,
-            micro_batch_size=1,
+        """See `forward.run`. Leaves the sums in self._sums; returns each micro-batch's routing."""
+        passed = run(
+            chunks,
+            self._routers,
+            self.mesh,
+            batches,
+            finish,
             forward_only=forward_only,
+            record=record,
+            beside=None if forward_only else self._beside,
         )
-        self._routers.clear()
-        self._sums = sums
-        return routings if record else [None] * len(batches)
+        self._sums = passed.sums
+        return passed.routings
 
-    def _loss(self, loss_function: LossFunction) -> _Finish:
+    def _loss(self, loss_function: LossFunction) -> Finish:
         if self.spec.scalar:
             assert not isinstance(loss_function, WithEntropy), "a value has no entropy"
-            return lambda value_1S1, batch: loss_function(values(value_1S1, self.mesh), batch)
+            return lambda value_1S1, batch: loss_function(values(value_1S1, self.mesh, batch.tokens), batch)
         entropy = isinstance(loss_function, WithEntropy)
         return lambda hidden_1SH, batch: parts(
             loss_function, self._scores(hidden_1SH, batch, entropy=entropy), batch
         )
 
     def _scores(self, hidden_1SH: torch.Tensor, batch: MicroBatch, *, entropy: bool) -> TokenScores:
-        return score(self.model, hidden_1SH, batch, self.mesh, temperature=self.temperature, entropy=entropy)
+        return score(
+            self._chunks[-1], hidden_1SH, batch, self.mesh, temperature=self.temperature, entropy=entropy
+        )
 
     def _expert_biases(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, b) for name, b in self.model.named_buffers() if name.endswith(".expert_bias"))
+        return ((name, b) for name, b in self._model.named_buffers() if name.endswith(".expert_bias"))
 
     def _reduced(self, denominator: float) -> dict[str, Any]:
         """The last run's sums over the whole job, the same on every rank.
 
-        Only the last pipeline stage has any, and TP ranks have the same: the first TP rank speaks for them.
+        Only the last pipeline stage has any, and its TP and CP ranks have the same: one speaks for them.
         """
-        counts = self.mesh.is_last_stage and self.mesh.at.tp == 0
+        counts = self.mesh.speaks
         names = sorted(self._sums) if self.mesh.is_last_stage else []
         names = self.mesh.from_last_stage(names)
         values = torch.stack([self._sums[n] for n in names]) if counts else None
         if values is None:
             values = torch.zeros(len(names), dtype=torch.float64, device=device.current())
         total = dict(zip(names, self.mesh.sum_over_world(values).tolist(), strict=True))
+        total |= self._beside.balance() if self._beside is not None else {}
         return {"loss": total.pop("loss") / denominator, "sums": total}
 
 

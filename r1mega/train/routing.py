@@ -9,7 +9,8 @@ choices alone: the router's scores are computed as ever, and its gradient flows 
 
 Choices travel with their micro-batch (`MicroBatch.routing_SLK`), so that packing, pipelining and
 recomputation cannot mix them up. One that carries none is routed as ever; a reference's should not carry any.
-S = T / tp tokens of this rank, L its stage's MoE layers, K experts a token.
+S = T / (tp x cp) tokens of this rank (under context parallelism as train/context.py cuts them), L its stage's
+MoE layers, chunk by chunk, K experts a token.
 
 It builds on Megatron-Core's RouterReplay, one object a router. Its functions for all routers at once are not
 used: they would reach into the reference model, too.
@@ -27,20 +28,27 @@ from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.moe.router_replay import RouterReplay, RouterReplayAction
 
 from r1mega import device
-from r1mega.models.shards import stage_ranges
 from r1mega.models.spec import ModelSpec, MoE
+from r1mega.models.stages import chunk_layers
 from r1mega.parallel import Mesh
+from r1mega.train.context import take
 
 
 class Routers:
-    """The routers of this rank's part of a model, in the order of its layers."""
+    """The routers of one chunk of a model, in the order of its layers."""
 
     def __init__(self, model: GPTModel, spec: ModelSpec) -> None:
         self._config, self._moe = model.config, spec.moe
-        routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
+        # Not those of multi-token-prediction layers, which only run where they learn.
+        routers = [module for module in model.decoder.modules() if isinstance(module, TopKRouter)]
         self._replays: list[RouterReplay] = [router.router_replay for router in routers]
         # Upstream lists each of them for ever, and with it what it holds.
         RouterReplay.clear_global_router_replay_instances()
+
+    @property
+    def layers(self) -> int:
+        """With experts."""
+        return len(self._replays)
 
     @contextmanager
     def forward(self, routing_SLK: torch.Tensor | None, *, record: bool = False) -> Iterator[None]:
@@ -91,6 +99,20 @@ class Routers:
             replay.clear_indices()
 
 
+def of_chunk(routing_SLK: torch.Tensor | None, routers: Sequence[Routers], chunk: int) -> torch.Tensor | None:
+    """A stage's choices -> those of one of its chunks."""
+    if routing_SLK is None or len(routers) == 1:
+        return routing_SLK
+    before = sum(each.layers for each in routers[:chunk])
+    return routing_SLK[:, before : before + routers[chunk].layers]
+
+
+def of_stage(chosen: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """The other way: what the chunks have chosen, put together."""
+    found = [each for each in chosen if each is not None and each.shape[1]]
+    return torch.cat(found, 1) if found else chosen[0]
+
+
 def choice_dtype(moe: MoE) -> torch.dtype:
     """Of stored choices: the smallest that can number the experts. DeepSeek-V3: 464 bytes a token."""
     return torch.uint8 if moe.experts <= 256 else torch.int16
@@ -109,10 +131,11 @@ def from_outside(
         return None
     whole_TNK = np.concatenate([*choices, np.empty((0, spec.layers, spec.moe.topk), dtype=np.int64)])
     fill = np.broadcast_to(np.arange(spec.moe.topk), (tokens - len(whole_TNK), *whole_TNK.shape[1:]))
-    stage = stage_ranges(spec.layers, mesh.layout.pp)[mesh.at.pp]
-    layers = [layer for layer in spec.moe_layers if layer in stage]
-    each = tokens // mesh.layout.tp
-    mine = slice(mesh.at.tp * each, (mesh.at.tp + 1) * each)
+    stage = [layer for chunk in chunk_layers(spec.layers, mesh.layout, mesh.at.pp) for layer in chunk]
+    layers = [layer for layer in stage if layer in spec.moe_layers]
+    rows_W = take(torch.arange(tokens), mesh).numpy()
+    each = len(rows_W) // mesh.layout.tp
+    mine = rows_W[mesh.at.tp * each : (mesh.at.tp + 1) * each]
     routing_SLK = np.concatenate([whole_TNK, fill])[mine][:, layers].astype(np.int64)
     in_order = np.sort(routing_SLK, axis=2)
     assert ((in_order >= 0) & (in_order < spec.moe.experts)).all(), "experts that the model does not have"

@@ -254,7 +254,7 @@ def failing_starts(rank: int) -> dict[str, Any]:
     return said
 
 
-def several_ranks(rank: int, kind: str, sizes: dict[str, int], tensor_parallel: int) -> dict[str, Any]:
+def several_ranks(rank: int, kind: str, sizes: dict[str, Any], tensor_parallel: int) -> dict[str, Any]:
     """The same answers from each rank's engine, or from one engine over all."""
     options = replace(OPTIONS, tensor_parallel=tensor_parallel)
     with Mesh(Layout.of(int(os.environ["WORLD_SIZE"]), **sizes)) as mesh:
@@ -410,7 +410,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "sizes", "tensor_parallel"), CASES)
-def test_ranks_generate_alone_or_together(kind: str, sizes: dict[str, int], tensor_parallel: int) -> None:
+def test_ranks_generate_alone_or_together(kind: str, sizes: dict[str, Any], tensor_parallel: int) -> None:
     """Either way each rank gets the answers that one engine alone gives."""
     [alone] = run_engines(1, several_ranks, kind, {}, 1)
     found = run_engines(2, several_ranks, kind, sizes, tensor_parallel)

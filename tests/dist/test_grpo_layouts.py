@@ -266,7 +266,7 @@ def reference(kind: str, case: Case) -> dict[str, Any]:
 
 
 def in_layout(
-    rank: int, kind: str, sizes: dict[str, int], world: int, case: Case, drawn: list[list[Group]]
+    rank: int, kind: str, sizes: dict[str, Any], world: int, case: Case, drawn: list[list[Group]]
 ) -> dict[str, Any]:
     with Mesh(Layout.of(world, **sizes)) as mesh:
         start = tiny.make(kind)
@@ -317,7 +317,7 @@ def capture(policy: Policy, mesh: Mesh) -> list[dict[str, torch.Tensor]]:
     ids=name_of,
 )
 def test_every_update_equals_transformers(
-    kind: str, world: int, sizes: dict[str, int], algorithm: str
+    kind: str, world: int, sizes: dict[str, Any], algorithm: str
 ) -> None:
     case = CASES[algorithm]
     expected = run_ranks(1, lambda rank: reference(kind, case))[0]

@@ -93,7 +93,7 @@ def make_policy(kind: str, mesh: Mesh, dtype: str) -> Policy:
     return policy
 
 
-def both_ways(rank: int, kind: str, sizes: dict[str, int], world: int, dtype: str) -> Any:
+def both_ways(rank: int, kind: str, sizes: dict[str, Any], world: int, dtype: str) -> Any:
     """[scores, gradients and how often each parameter's was accumulated] in chunks and plain."""
     small_chunks()
     with Mesh(Layout.of(world, **sizes)) as mesh:
@@ -132,7 +132,7 @@ GRADIENT = {"float32": 1e-5, "bfloat16": 3e-2}
 
 
 @pytest.mark.parametrize(("kind", "world", "sizes", "dtype"), CASES, ids=name_of)
-def test_equals_the_plain_computation(kind: str, world: int, sizes: dict[str, int], dtype: str) -> None:
+def test_equals_the_plain_computation(kind: str, world: int, sizes: dict[str, Any], dtype: str) -> None:
     for rank, found in enumerate(run_ranks(world, both_ways, kind, sizes, world, dtype)):
         (scored, alone, gradients, times), (expected, _, plain, plain_times) = found
         for got, want in zip(scored, expected, strict=True):

@@ -58,7 +58,7 @@ def bad_loss(kind: str, mesh: Mesh) -> Any:
     return loss
 
 
-def skip(rank: int, kind: str, sizes: dict[str, int], world: int, dtype: str) -> Any:
+def skip(rank: int, kind: str, sizes: dict[str, Any], world: int, dtype: str) -> Any:
     with Mesh(Layout.of(world, **sizes)) as mesh:
         policy, untroubled = make_policy(kind, mesh, dtype), make_policy(kind, mesh, dtype)
         batches = my_batches(mesh)
@@ -91,7 +91,7 @@ def skip(rank: int, kind: str, sizes: dict[str, int], world: int, dtype: str) ->
     ],
     ids=name_of,
 )
-def test_leaves_no_trace(kind: str, world: int, sizes: dict[str, int], dtype: str) -> None:
+def test_leaves_no_trace(kind: str, world: int, sizes: dict[str, Any], dtype: str) -> None:
     for before, after, version, flags, later, untroubled in run_ranks(world, skip, kind, sizes, world, dtype):
         assert before.keys() == after.keys() and len(before) > 10
         for name, tensor in before.items():

@@ -81,7 +81,7 @@ def my_batches(mesh: Mesh) -> list[MicroBatch]:
     ]
 
 
-def one_layout(rank: int, kind: str, objective: str, sizes: dict[str, int], world: int) -> dict[str, Any]:
+def one_layout(rank: int, kind: str, objective: str, sizes: dict[str, Any], world: int) -> dict[str, Any]:
     with Mesh(Layout.of(world, **sizes)) as mesh:
         policy = make_policy(kind, mesh)
         values = ask(policy, samples(), BUDGET)
@@ -164,7 +164,7 @@ MORE = [
     [*LAYOUTS, *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE)],
 )
 def test_a_layout_computes_what_transformers_computes(
-    kind: str, objective: str, world: int, sizes: dict[str, int]
+    kind: str, objective: str, world: int, sizes: dict[str, Any]
 ) -> None:
     expected = run_ranks(1, lambda rank: reference(kind, objective))[0]
     results = run_ranks(world, one_layout, kind, objective, sizes, world)

@@ -76,7 +76,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "config.toml"
 
 
-def stage(rank: int, config: Path, room: Path, sizes: dict[str, int]) -> dict[str, Any]:
+def stage(rank: int, config: Path, room: Path, sizes: dict[str, Any]) -> dict[str, Any]:
     loaded = load_config(config)
     section = loaded.stages["rm"]
     section = section.model_copy(update={"layout": section.layout.model_copy(update=sizes)})
@@ -166,7 +166,7 @@ def groups() -> list[Group]:
     return made
 
 
-def settle(rank: int, models: Path, sizes: dict[str, int], world: int, scale: Any = "raw") -> Any:
+def settle(rank: int, models: Path, sizes: dict[str, Any], world: int, scale: Any = "raw") -> Any:
     with Mesh(Layout.of(world, **sizes)) as mesh:
         parts = {
             "helpful": HelpfulPart(weight=1.0, from_stage="rm", scale=scale, missing=-3.0),
@@ -221,7 +221,7 @@ def by_transformers(models: Path) -> list[tuple[float, float]]:
         pytest.param(2, {"pp": 2}, marks=pytest.mark.slow),
     ],
 )
-def test_all_ranks_get_what_transformers_says(room: Path, world: int, sizes: dict[str, int]) -> None:
+def test_all_ranks_get_what_transformers_says(room: Path, world: int, sizes: dict[str, Any]) -> None:
     models = room / "models"
     expected = run_ranks(1, lambda rank: by_transformers(models))[0]
     results = run_ranks(world, settle, models, sizes, world)

@@ -19,7 +19,7 @@ import torch
 from megatron.core.transformer.moe.router import TopKRouter
 
 from r1mega.algo.loss import LossParts
-from r1mega.models.shards import stage_ranges
+from r1mega.models.stages import chunk_layers
 from r1mega.parallel import Layout, Mesh
 from r1mega.train.batch import MicroBatch
 from r1mega.train.policy import Policy
@@ -88,7 +88,7 @@ def with_routing(batches: list[MicroBatch], scored: Any) -> list[MicroBatch]:
     return [replace(batch, routing_SLK=s.routing_SLK) for batch, s in zip(batches, scored, strict=True)]
 
 
-def replay(rank: int, kind: str, sizes: dict[str, int], world: int) -> None:
+def replay(rank: int, kind: str, sizes: dict[str, Any], world: int) -> None:
     with Mesh(Layout.of(world, **sizes)) as mesh:
         policy, batches = make_policy(kind, mesh), my_batches(mesh)
         policy.prepare_to_learn()
@@ -138,17 +138,17 @@ def replay(rank: int, kind: str, sizes: dict[str, int], world: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "world", "sizes"), CASES, ids=name_of)
-def test_replay(kind: str, world: int, sizes: dict[str, int]) -> None:
+def test_replay(kind: str, world: int, sizes: dict[str, Any]) -> None:
     run_ranks(world, replay, kind, sizes, world)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "world", "sizes"), MORE, ids=name_of)
-def test_replay_in_more_layouts(kind: str, world: int, sizes: dict[str, int]) -> None:
+def test_replay_in_more_layouts(kind: str, world: int, sizes: dict[str, Any]) -> None:
     run_ranks(world, replay, kind, sizes, world)
 
 
-def recomputed(rank: int, sizes: dict[str, int], world: int) -> None:
+def recomputed(rank: int, sizes: dict[str, Any], world: int) -> None:
     """Layers that backward computes once more use each micro-batch's own choices again."""
     with Mesh(Layout.of(world, **sizes)) as mesh:
         policy = make_policy("v3", mesh)
@@ -167,11 +167,11 @@ def recomputed(rank: int, sizes: dict[str, int], world: int) -> None:
 
 
 @pytest.mark.parametrize(("world", "sizes"), [(1, {}), (2, {"pp": 2})], ids=name_of)
-def test_replay_with_recomputation(world: int, sizes: dict[str, int]) -> None:
+def test_replay_with_recomputation(world: int, sizes: dict[str, Any]) -> None:
     run_ranks(world, recomputed, sizes, world)
 
 
-def outside(rank: int, sizes: dict[str, int], world: int) -> None:
+def outside(rank: int, sizes: dict[str, Any], world: int) -> None:
     """Choices made elsewhere, for all layers and tokens, reach the routers of the ranks that want them."""
     with Mesh(Layout.of(world, **sizes)) as mesh:
         policy = make_policy("v3", mesh)
@@ -197,7 +197,7 @@ def outside(rank: int, sizes: dict[str, int], world: int) -> None:
         for batch, part in zip(batches, (choices[:half], choices[half:]), strict=True):
             real = sum(len(choice) for choice in part)
             each = batch.tokens // mesh.layout.tp
-            for layer in stage_ranges(spec.layers, mesh.layout.pp)[mesh.at.pp]:
+            for layer in chunk_layers(spec.layers, mesh.layout, mesh.at.pp)[0]:
                 if layer < moe.first_dense:
                     continue
                 sent = next(seen)
@@ -215,7 +215,7 @@ def outside(rank: int, sizes: dict[str, int], world: int) -> None:
 
 
 @pytest.mark.parametrize(("world", "sizes"), [(1, {}), (2, {"tp": 2, "ep": 2}), (2, {"pp": 2})], ids=name_of)
-def test_choices_from_outside(world: int, sizes: dict[str, int]) -> None:
+def test_choices_from_outside(world: int, sizes: dict[str, Any]) -> None:
     run_ranks(world, outside, sizes, world)
 
 

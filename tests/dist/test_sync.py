@@ -72,7 +72,7 @@ def fresh_engine(rank: int, kind: str, dtype: str) -> list[list[Completion]]:
             return generator.generate(prompts(), n=3, sampling=SAMPLING)  # type: ignore[no-any-return]
 
 
-def synced_engine(rank: int, kind: str, sizes: dict[str, int], dtype: str) -> dict[str, Any]:
+def synced_engine(rank: int, kind: str, sizes: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The answers of an engine that first had other weights, was used with them, and was then synced."""
     from r1mega.models import weights
     from r1mega.sync import PolicyWeights, push
@@ -113,7 +113,7 @@ def trainer_logprobs(policy: Any) -> Any:
     return score
 
 
-def learning(rank: int, kind: str, sizes: dict[str, int]) -> dict[str, Any]:
+def learning(rank: int, kind: str, sizes: dict[str, Any]) -> dict[str, Any]:
     """Optimizer steps with a sync after each; the probe before a sync shows that it was needed."""
     from r1mega.algo.loss import cross_entropy
     from r1mega.sync import PolicyWeights, push
@@ -216,14 +216,14 @@ def name_of(case: Any) -> str:
 
 
 @pytest.mark.parametrize(("kind", "world", "sizes"), FAST, ids=name_of)
-def test_a_synced_engine_equals_a_fresh_one(kind: str, world: int, sizes: dict[str, int]) -> None:
+def test_a_synced_engine_equals_a_fresh_one(kind: str, world: int, sizes: dict[str, Any]) -> None:
     check(kind, world, sizes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "world", "sizes"), SLOW, ids=name_of)
 def test_a_synced_engine_equals_a_fresh_one_in_all_layouts(
-    kind: str, world: int, sizes: dict[str, int]
+    kind: str, world: int, sizes: dict[str, Any]
 ) -> None:
     check(kind, world, sizes)
 
@@ -236,7 +236,7 @@ def test_a_synced_engine_equals_a_fresh_one_in_bfloat16(kind: str) -> None:
 
 
 def check(
-    kind: str, world: int, sizes: dict[str, int], *, dtype: str = "float32", close: float = CLOSE
+    kind: str, world: int, sizes: dict[str, Any], *, dtype: str = "float32", close: float = CLOSE
 ) -> None:
     expected = fresh(kind, dtype)
     sent = {
@@ -267,7 +267,7 @@ LEARNING = [
 
 
 @pytest.mark.parametrize(("kind", "world", "sizes"), LEARNING, ids=name_of)
-def test_the_engine_follows_a_policy_that_learns(kind: str, world: int, sizes: dict[str, int]) -> None:
+def test_the_engine_follows_a_policy_that_learns(kind: str, world: int, sizes: dict[str, Any]) -> None:
     for found in run_engines(world, learning, kind, sizes):
         assert max(found["synced"]) < CLOSE < 0.01 < min(found["stale"])
         assert found["versions"] == [0, 1, 2]

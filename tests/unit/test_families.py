@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,15 +16,19 @@ import torch
 from safetensors import safe_open
 
 from r1mega.models.blocks import Block, Box, check_cover, extents, invert
-from r1mega.models.families import checkpoint_shapes, params, table
-from r1mega.models.shards import check_layout, export_plan, import_blocks, stage_ranges
+from r1mega.models.families import checkpoint_shapes, copies, params, table
+from r1mega.models.mtp import ahead
+from r1mega.models.mtp_weights import check_copies, mtp_tensors, without_mtp
+from r1mega.models.shards import check_layout, export_plan, import_blocks
 from r1mega.models.spec import MLA, ModelSpec, MoE, Rope, load_spec
 from r1mega.parallel import Layout
 from r1mega.types import UserError
-from tests.tiny import CONFIGS, make
+from tests.tiny import CONFIGS, InMemory, make
 
 Arrays = dict[str, np.ndarray]
-CHECKPOINTS = ("qwen2_tied", "qwen2_untied", "llama3", "llama_tied", "v3", "v3_yarn", "v3_no_q_lora")
+CHECKPOINTS = (
+    "qwen2_tied", "qwen2_untied", "llama3", "llama_tied", "mistral", "v3", "v3_yarn", "v3_no_q_lora"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +72,114 @@ def test_all_tiny_models_are_tried() -> None:
     assert set(CHECKPOINTS) == set(CONFIGS)
 
 
-@pytest.mark.parametrize(
-    ("config", "tensors", "elements"),
-    [
-        ("deepseek_v3.config.json", None, 671_026_419_200),  # without the multi-token-prediction module
-        ("llama3.1-8b.config.json", 291, 16_060_522_496 // 2),  # bytes in bfloat16: its index's total_size
-        ("cogito_v1_qwen2.5-14b.config.json", 579, 29_531_895_808 // 2),  # likewise, in tensor_inventory.json
-    ],
-)
-def test_the_table_counts_what_real_models_hold(
-    shared: Path, config: str, tensors: int | None, elements: int
-) -> None:
-    spec = load_spec(shared / "model_configs" / config)
-    assert prove(spec) == elements
-    if tensors is not None:
-        assert len(checkpoint_shapes(spec)) == tensors
+REAL = {
+    "deepseek_v3": ("deepseek_v3.config.json", {}),
+    "llama3.1-8b": ("llama3.1-8b.config.json", {}),
+    "cogito-14b": ("cogito_v1_qwen2.5-14b.config.json", {}),
+    "llama3-70b_reflection": ("llama3-70b_reflection.config.json", {}),
+    "llama3.3-70b": ("llama3-70b_reflection.config.json", {"vocab_size": 128256}),
+    "llama3.2-1b": (
+        "llama3.1-8b.config.json",
+        {
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "head_dim": 64,
+            "intermediate_size": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "llama3.2-3b": (
+        "llama3.1-8b.config.json",
+        {
+            "hidden_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "intermediate_size": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
+QWEN_SIZES = {  # hidden, layers, heads, key-value heads, ffn, vocabulary, tied
+    "qwen2.5-1.5b": (1536, 28, 12, 2, 8960, 151936, True),
+    "qwen2.5-math-1.5b": (1536, 28, 12, 2, 8960, 151936, True),
+    "qwen2.5-7b": (3584, 28, 28, 4, 18944, 152064, False),
+    "qwen2.5-14b": (5120, 48, 40, 8, 13824, 152064, False),
+    "qwen2.5-32b": (5120, 64, 40, 8, 27648, 152064, False),
+}
+QWEN_KEYS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+    "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+
+
+def real_spec(shared: Path, name: str) -> ModelSpec:
+    if name in QWEN_SIZES:
+        values = real(shared, QWEN) | dict(zip(QWEN_KEYS, QWEN_SIZES[name], strict=True))
+        math = {"rope_theta": 10000.0, "max_position_embeddings": 4096} if "math" in name else {}
+        return load_spec(values | math)
+    config, changes = REAL[name]
+    return load_spec(real(shared, config) | changes)
+
+
+# Of DeepSeek-V3's multi-token-prediction module, by hand: experts, the shared one, router and its bias,
+# attention, norms, eh_proj. What it shares with the model does not count.
+MODULE = (
+    257 * 3 * 7168 * 2048
+    + 256 * (7168 + 1)
+    + 7168 * (1536 + 576 + 16384) + 1536 * 24576 + 512 * 32768 + 1536 + 512
+    + 5 * 7168
+    + 2 * 7168 * 7168
+)  # fmt: skip
+# Parameters as published in the models' safetensors metadata.
+PUBLISHED = {
+    "deepseek_v3": 671_026_419_200 + MODULE,
+    "llama3.1-8b": 8_030_261_248,
+    "cogito-14b": 29_531_895_808 // 2,  # bytes in bfloat16: its index's total_size
+    "llama3-70b_reflection": 70_553_804_800,
+    "llama3.3-70b": 70_553_706_496,
+    "llama3.2-1b": 1_235_814_400,
+    "llama3.2-3b": 3_212_749_824,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-math-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+}
+
+
+@pytest.mark.parametrize("name", [*REAL, *QWEN_SIZES])
+def test_every_real_config_loads_and_counts_what_its_model_holds(shared: Path, name: str) -> None:
+    spec = real_spec(shared, name)
+    sizes = {n: param.shape for n, param in params(spec).items() if not param.buffer}
+    buffers = sum(math.prod(p.shape) for p in params(spec).values() if p.buffer)
+    assert sum(map(math.prod, sizes.values())) + buffers == PUBLISHED[name]
+    if spec.moe is None:  # its layers are all alike, and the long proof of all of them is the next test's
+        prove(replace(spec, layers=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in (*REAL, *QWEN_SIZES) if n != "deepseek_v3"])
+def test_the_whole_table_of_real_models_covers_both_sides_once(shared: Path, name: str) -> None:
+    assert prove(real_spec(shared, name)) == PUBLISHED[name]
+
+
+def test_the_whole_table_of_deepseek_v3_covers_both_sides_once(shared: Path) -> None:
+    """With the copies that its checkpoint holds; and it has as many tensors as real headers list.
+
+    The headers are those of V3.2, which have, besides, 7 tensors of an indexer a layer, and a tensor of
+    scales for each matrix in FP8: all but the embeddings, output layers, routers and eh_proj.
+    """
+    spec = real_spec(shared, "deepseek_v3")
+    blocks, shapes = table(spec, with_copies=True), checkpoint_shapes(spec)
+    check_cover(invert(blocks), shapes)
+    own = [block for block in blocks if block.src not in copies(spec)]
+    check_cover(own, {name: param.shape for name, param in params(spec).items()})
+    assert sum(block.volume for block in own) == PUBLISHED["deepseek_v3"]
+    plain = ("embed_tokens.weight", "head.weight", "mlp.gate.weight", "eh_proj.weight")
+    scaled = [name for name, shape in shapes.items() if len(shape) == 2 and not name.endswith(plain)]
+    inventory = real(shared, "tensor_inventory.json")
+    headers = inventory["deepseek_v3_family (V3.2-Speciale headers; V3/R1 lack the indexer rows)"]
+    assert len(shapes) + len(scaled) + 7 * 62 == headers["tensors_with_scales"]
 
 
 def test_deepseek_v3_has_the_names_and_shapes_of_its_headers(shared: Path) -> None:
@@ -94,10 +192,16 @@ def test_deepseek_v3_has_the_names_and_shapes_of_its_headers(shared: Path) -> No
     expected = {
         name: tuple(shape)
         for pattern, shape in patterns.items()
-        if "MTP" not in pattern and "scale_inv" not in pattern
-        for name in expanded(pattern, spec)
+        if "scale_inv" not in pattern
+        for name in expanded(pattern.removesuffix(" (MTP)"), spec)
     }
-    assert checkpoint_shapes(spec) == expected
+    found = checkpoint_shapes(spec)
+    alone = {n: shape for n, shape in found.items() if n in expected or not n.startswith("model.layers.61.")}
+    assert alone == expected
+    layer, block = "model.layers.61.", "model.layers.60."  # the last layer's block is one with experts
+    rest = {n.removeprefix(layer): found[n] for n in found.keys() - alone.keys()}
+    assert rest.pop("embed_tokens.weight") == (129280, 7168)
+    assert rest == {n.removeprefix(block): found[n] for n in found if n.startswith(block)}
 
 
 def expanded(pattern: str, spec: ModelSpec) -> Iterator[str]:
@@ -205,7 +309,7 @@ ABSENT: Any = object()
 @pytest.mark.parametrize(
     ("config", "change", "parts"),
     [
-        (QWEN, {"model_type": "mamba"}, ['model_type is "mamba"', "deepseek_v3, llama, qwen2"]),
+        (QWEN, {"model_type": "mamba"}, ['model_type is "mamba"', "deepseek_v3, llama, mistral, qwen2"]),
         (QWEN, {"model_type": ABSENT}, ["model_type is missing"]),
         (
             QWEN,
@@ -231,6 +335,11 @@ ABSENT: Any = object()
         (QWEN, {"quantization_config": {"quant_method": "fp8"}}, ['quant_method "fp8"', "dequantise"]),
         (LLAMA, {"attention_bias": True}, ["attention_bias is true", "false"]),
         (LLAMA, {"mlp_bias": True}, ["mlp_bias is true", "false"]),
+        (
+            LLAMA,
+            {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 4096},
+            ["sliding_window is 4096", "null"],
+        ),
         (LLAMA, {"head_dim": 127}, ["head_dim is 127", "even"]),
         (LLAMA, {"partial_rotary_factor": 0.5}, ["partial_rotary_factor is 0.5"]),
         (
@@ -258,6 +367,7 @@ ABSENT: Any = object()
         (V3, {"first_k_dense_replace": 61}, ["first_k_dense_replace is 61"]),
         (V3, {"n_shared_experts": None}, ["n_shared_experts is null"]),
         (V3, {"num_nextn_predict_layers": -1}, ["num_nextn_predict_layers is -1"]),
+        (V3, {"tie_word_embeddings": True}, ["tie_word_embeddings is true", "multi-token prediction"]),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(
@@ -324,14 +434,16 @@ EXPERT_LAYOUTS = (
 CASES = [
     *((kind, layout) for kind in ("qwen2_tied", "llama3") for layout in DENSE_LAYOUTS),
     *(("v3", layout) for layout in (Layout(), Layout(pp=2), Layout(dp=2), *EXPERT_LAYOUTS)),
+    *(("v3_mtp", layout) for layout in (Layout(), Layout(pp=2), Layout(tp=2, pp=2, ep=2, dp=2))),
 ]
 
 
 def spec_of(kind: str) -> ModelSpec:
     import transformers
 
-    name, values = CONFIGS[kind]
-    return load_spec(getattr(transformers, f"{name}Config")(**values).to_dict())
+    name, values = CONFIGS[kind.removesuffix("_mtp")]
+    depths = {"num_nextn_predict_layers": 2} if kind.endswith("_mtp") else {}
+    return load_spec(getattr(transformers, f"{name}Config")(**values | depths).to_dict())
 
 
 @pytest.mark.parametrize(("kind", "layout"), CASES, ids=str)
@@ -344,6 +456,7 @@ def test_import_gives_each_rank_its_part_and_export_covers_the_checkpoint_once(
     shapes = checkpoint_shapes(spec)
     rng = np.random.default_rng(0)
     checkpoint = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    checkpoint |= {copy: checkpoint[original] for copy, original in copies(spec).items()}
     plan = export_plan(spec, layout)
     assert list(plan) == list(layout.coords())
     check_cover([block for blocks in plan.values() for block in blocks], shapes)
@@ -400,17 +513,11 @@ def test_the_last_stage_of_a_tied_model_holds_a_copy_of_the_embedding_but_does_n
 
 def test_an_export_at_full_width_covers_the_checkpoint_once(shared: Path) -> None:
     """6 layers of DeepSeek-V3 with all 256 experts, over 32 ranks."""
-    spec = replace(load_spec(shared / "model_configs" / V3), layers=6)
+    spec = replace(load_spec(shared / "model_configs" / V3), layers=6, mtp_layers=0)
     layout = Layout(tp=2, pp=2, ep=16, dp=8)
     check_layout(spec, layout)
     plan = export_plan(spec, layout)
     check_cover([block for blocks in plan.values() for block in blocks], checkpoint_shapes(spec))
-
-
-def test_stages_are_equal_or_refused() -> None:
-    assert stage_ranges(12, 3) == [range(0, 4), range(4, 8), range(8, 12)]
-    with pytest.raises(UserError, match=r"61 layers .* by 16 stages: pp can be 1 or 61"):
-        stage_ranges(61, 16)
 
 
 @pytest.mark.parametrize(
@@ -418,8 +525,8 @@ def test_stages_are_equal_or_refused() -> None:
     [
         ("llama3", Layout(tp=3), ["num_attention_heads 4", "use tp 2 or 4", "num_attention_heads 3 or 6"]),
         ("llama3", Layout(tp=4), ["num_key_value_heads 2: use tp 2, or num_key_value_heads 4"]),
-        ("llama3", Layout(pp=3), ["pp 3", "num_hidden_layers 4: use pp 2 or 4, or num_hidden_layers 3 or 6"]),
-        ("llama3", Layout(pp=8), ["num_hidden_layers 4: use pp 4, or num_hidden_layers 8"]),
+        ("llama3", Layout(pp=3), ["pp 3 does not divide num_hidden_layers 4", "last_stage_layers 2"]),
+        ("llama3", Layout(pp=8), ["num_hidden_layers is 4: each part needs a layer", "use pp 4 at most"]),
         ("llama3", Layout(ep=2, dp=2), ["no experts", "ep 1"]),
         ("v3", Layout(ep=3, dp=3), ["ep 3", "n_routed_experts 8: use ep 2 or 4, or n_routed_experts 6 or 9"]),
         ("v3", Layout(etp=5, dp=5), ["etp 5", "moe_intermediate_size 24: use etp 4 or 6"]),
@@ -454,3 +561,49 @@ def test_buffers_are_the_expert_biases_and_nothing_else() -> None:
         f"decoder.layers.{i}.mlp.router.expert_bias" for i in (2, 3)
     }
     assert torch.Size((8,)) == whole["decoder.layers.2.mlp.router.expert_bias"].shape
+
+
+# --- multi-token prediction ---------------------------------------------------------------
+
+
+def test_further_layers_are_on_the_last_stage_with_a_copy_of_the_embedding() -> None:
+    """On the second of two stages with experts 4-7: block, norms, projection, and the embedding once more."""
+    spec, layout = spec_of("v3_mtp"), Layout(tp=2, pp=2, ep=2)
+    blocks = import_blocks(spec, layout, layout.coord(3))
+    shapes = extents((block.dst, block.dst_box) for block in blocks)
+    assert shapes["mtp.layers.1.eh_proj.weight"] == (16, 64)
+    assert shapes["embedding.word_embeddings.weight"] == (48, 32)
+    expert = "mtp.layers.0.transformer_layer.mlp.experts.local_experts.0.linear_fc2.weight"
+    assert [b.src for b in blocks if b.dst == expert] == ["model.layers.4.mlp.experts.4.down_proj.weight"]
+    first = import_blocks(spec, layout, layout.coord(0))
+    assert not [block for block in first if block.dst.startswith("mtp.")]
+    exported = [b.src for b in export_plan(spec, layout)[layout.coord(3)]]
+    assert "embedding.word_embeddings.weight" not in exported
+
+
+def test_leaving_them_out_is_said_in_the_config() -> None:
+    spec = spec_of("v3_mtp")
+    plain = without_mtp(spec)
+    assert (plain.mtp_layers, plain.hf["num_nextn_predict_layers"]) == (0, 0)
+    assert load_spec(plain.hf) == plain and without_mtp(plain) is plain
+    gone = mtp_tensors(spec)
+    assert checkpoint_shapes(plain).keys() == checkpoint_shapes(spec).keys() - gone
+    assert {name.split(".")[2] for name in gone} == {"4", "5"}
+
+
+def test_a_copy_that_differs_is_named() -> None:
+    """It would be lost without a word: only the original is kept. The sign of a 0 is a difference."""
+    spec = spec_of("v3_mtp")
+    shapes = checkpoint_shapes(spec)
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    check_copies(spec, InMemory(tensors), shapes)
+    tensors["model.layers.5.shared_head.head.weight"][95, 31] = -0.0
+    with pytest.raises(UserError, match=r"layers\.5\.shared_head\.head\.weight differs from lm_head"):
+        check_copies(spec, InMemory(tensors), shapes)
+
+
+def test_what_lies_ahead_stays_in_its_sequence() -> None:
+    values = torch.tensor([10, 11, 12, 20, 30, 31])
+    assert ahead(values, (3, 1, 2), 1).tolist() == [11, 12, 0, 0, 31, 0]
+    assert ahead(values, (3, 1, 2), 2).tolist() == [12, 0, 0, 0, 0, 0]
+    assert ahead(values, (6,), 9).tolist() == [0] * 6

@@ -77,12 +77,12 @@ def main() -> None:
     from r1mega.config import load
     from r1mega.rollout.vllm_engine import VLLMGenerator
     from r1mega.stages import grpo, pipeline
-    from r1mega.train import policy
+    from r1mega.train import forward
 
     clock, steps = Clock(), []
     clock.wrap(ChainedOptimizer, "step", "Megatron optimizer")
     clock.wrap(VLLMGenerator, "_run", "vLLM generation")
-    schedule = policy.get_forward_backward_func
+    schedule = forward.get_forward_backward_func
 
     def timed_schedule() -> Callable[..., Any]:
         holder = argparse.Namespace(run=schedule())
@@ -90,7 +90,7 @@ def main() -> None:
         run: Callable[..., Any] = holder.run
         return run
 
-    policy.get_forward_backward_func = timed_schedule
+    forward.get_forward_backward_func = timed_schedule
     _wrap_loading(clock, importlib.import_module("r1mega.sync.push"))
     original = grpo._Training._step
 

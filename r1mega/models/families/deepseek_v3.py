@@ -1,6 +1,7 @@
 """DeepSeek-V3 and R1 (arXiv 2412.19437): multi-latent attention, sigmoid-routed experts beside a shared one.
 
-The checkpoint's multi-token-prediction modules (layers behind the last) are in the spec, not in the table.
+A checkpoint's multi-token-prediction modules are layers behind the last one: a decoder layer with two norms
+and a projection before it. They bring copies of the embedding and the output layer, which they share.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ def read(config: ConfigJson) -> ModelSpec:
     if facts["kv_heads"] != facts["heads"]:
         raise config.error("num_key_value_heads", f"that of num_attention_heads, {facts['heads']}")
     mla = _read_mla(config)
+    mtp = config.integer("num_nextn_predict_layers", 0, least=0)
+    if mtp and facts["tied"]:
+        raise config.error("tie_word_embeddings", "false for a model with multi-token prediction")
     return ModelSpec(
         **facts,
         head_dim=mla.nope + mla.rope,
@@ -27,7 +31,7 @@ def read(config: ConfigJson) -> ModelSpec:
         rope=read_rope(config, ["default", "yarn"]),
         mla=mla,
         moe=_read_moe(config),
-        mtp_layers=config.integer("num_nextn_predict_layers", 0, least=0),
+        mtp_layers=mtp,
     )
 
 
@@ -41,9 +45,37 @@ def entries(spec: ModelSpec) -> Iterator[Entry]:
             yield from _experts(spec, f"{ours}mlp.", f"{theirs}mlp.")
         else:
             yield from swiglu(spec.hidden, spec.ffn, f"{ours}mlp.", f"{theirs}mlp.")
+    for ours, theirs in _mtp_prefixes(spec):
+        yield from _mtp(spec, ours, theirs)
 
 
-FAMILY = Family("deepseek_v3", "DeepseekV3ForCausalLM", read, entries, ignored)
+def copies(spec: ModelSpec) -> dict[str, str]:
+    """What a multi-token-prediction module shares with the model (section 2.2) and brings all the same."""
+    found = {}
+    for _, theirs in _mtp_prefixes(spec):
+        found[f"{theirs}embed_tokens.weight"] = "model.embed_tokens.weight"
+        found[f"{theirs}shared_head.head.weight"] = "lm_head.weight"
+    return found
+
+
+FAMILY = Family("deepseek_v3", "DeepseekV3ForCausalLM", read, entries, ignored, copies)
+
+
+def _mtp_prefixes(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """(our prefix, their prefix) of every multi-token-prediction module."""
+    return ((f"mtp.layers.{d}.", f"model.layers.{spec.layers + d}.") for d in range(spec.mtp_layers))
+
+
+def _mtp(spec: ModelSpec, ours: str, theirs: str) -> Iterator[Entry]:
+    hidden = spec.hidden
+    yield single(f"{ours}enorm.weight", f"{theirs}enorm.weight", (hidden,))
+    yield single(f"{ours}hnorm.weight", f"{theirs}hnorm.weight", (hidden,))
+    yield single(f"{ours}eh_proj.weight", f"{theirs}eh_proj.weight", (hidden, 2 * hidden), Shard(0))
+    yield single(f"{ours}final_layernorm.weight", f"{theirs}shared_head.norm.weight", (hidden,))
+    block = f"{ours}transformer_layer."
+    yield from norms(spec, block, theirs)
+    yield from _attention(spec, block, theirs)
+    yield from _experts(spec, f"{block}mlp.", f"{theirs}mlp.")
 
 
 def _read_mla(config: ConfigJson) -> MLA:

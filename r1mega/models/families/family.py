@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,15 +64,23 @@ class Entry:
             at += rows.count
 
 
+def no_copies(spec: ModelSpec) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Family:
-    """model_type and architecture as in config.json; `ignored` matches checkpoint tensors of no use."""
+    """model_type and architecture as in config.json; `ignored` matches checkpoint tensors of no use.
+
+    copies: checkpoint tensors that repeat another one, and which; they are no parameters of their own.
+    """
 
     model_type: str
     architecture: str
     read: Callable[[ConfigJson], ModelSpec]
     entries: Callable[[ModelSpec], Iterable[Entry]]
     ignored: Callable[[ModelSpec], re.Pattern[str]]
+    copies: Callable[[ModelSpec], Mapping[str, str]] = no_copies
 
 
 def single(name: str, tensor: str, shape: tuple[int, ...], shard: Shard | None = None) -> Entry:
