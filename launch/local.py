@@ -12,11 +12,16 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from launch.output import OUTPUT, Output
+from launch.watch import HANG_SECONDS, Watch
 from launch.worker import LAUNCHER_PID, REPORTS, Report, read_reports
+from r1mega.progress import BEATS
 
 if TYPE_CHECKING:
     from launch.agent import Ended
@@ -42,37 +47,61 @@ def cpu_threads(nproc: int) -> int:
 
 
 def launch(
-    nproc: int, command: Sequence[str], *, threads: int | None = None, grace: float = GRACE
+    nproc: int,
+    command: Sequence[str],
+    *,
+    threads: int | None = None,
+    grace: float = GRACE,
+    room: Path | None = None,
+    hang_seconds: float = HANG_SECONDS,
+    keep_output: bool = False,
 ) -> Outcome:
     """Run `command` as `nproc` ranks under torchrun (RANK, WORLD_SIZE and the like are set) and wait.
 
     threads: OMP_NUM_THREADS of each rank, by default its share of the cores. grace: seconds the ranks have to
     keep a checkpoint when stopped. A rank's exit code is passed on, 1 when a signal killed it.
+
+    room: where what is known of the ranks is kept; None: nobody looks for ranks that hang. hang_seconds:
+    without a sign of life of any rank (see launch/watch.py). keep_output: of each rank in a file there, too.
     """
-    with tempfile.TemporaryDirectory(prefix="r1mega-") as folder:
+    with tempfile.TemporaryDirectory(prefix="r1mega-") as folder, ExitStack() as stack:
         os.environ["OMP_NUM_THREADS"] = str(threads or cpu_threads(nproc))
-        os.environ[LAUNCHER_PID] = str(os.getpid())
-        os.environ[REPORTS] = folder
+        os.environ |= {LAUNCHER_PID: str(os.getpid()), REPORTS: folder, BEATS: folder}
         os.environ.setdefault(
             "TORCH_CPP_LOG_LEVEL", "ERROR"
         )  # else name look-ups of sockets are warned about
         try:
             from launch.agent import run_ranks
 
-            ended = run_ranks(nproc, command, reports=Path(folder), grace=grace)
+            watcher = Watch(Path(folder), range(nproc), hang_seconds, shared=room) if room else None
+            if room is not None and keep_output:
+                # A terminal is the leader's own: its live view is no text to keep.
+                kept = range(int(sys.stdout.isatty()), nproc)
+                os.environ[OUTPUT] = folder
+                stack.enter_context(Output(Path(folder), room, kept))
+            ended = run_ranks(nproc, command, reports=Path(folder), grace=grace, watcher=watcher)
             return verdict(ended, read_reports(Path(folder)), grace)
         finally:
-            del os.environ[LAUNCHER_PID], os.environ[REPORTS]
+            for name in (LAUNCHER_PID, REPORTS, BEATS, OUTPUT):
+                os.environ.pop(name, None)
             if sys.stdout.isatty():
                 sys.stdout.write("\x1b[?25h")  # a rank killed under its live view leaves the cursor hidden
                 sys.stdout.flush()
 
 
-def verdict(ended: Ended, reports: Mapping[int, Report], grace: float = GRACE) -> Outcome:
+def verdict(
+    ended: Ended,
+    reports: Mapping[int, Report],
+    grace: float = GRACE,
+    hosts: Mapping[int, str] = MappingProxyType({}),
+) -> Outcome:
     """From how each rank ended to how the run did.
 
-    What a rank reports counts more than its exit code: torchrun may stop it while it is leaving.
+    What a rank reports counts more than its exit code: torchrun may stop it while it is leaving. hosts: of
+    ranks on several nodes.
     """
+    if ended.hang is not None:
+        return Outcome(1, f"{ended.hang.message()}; {GO_ON}", ended.hang.stacks)
     told = {rank: one for rank, one in reports.items() if one.code != 0}
     failed = {
         rank: told[rank].code if rank in told else code for rank, code in ended.codes.items() if code != 0
@@ -92,7 +121,8 @@ def verdict(ended: Ended, reports: Mapping[int, Report], grace: float = GRACE) -
                 INTERRUPTED, f"interrupted: rank {late} did not stop in {grace:g} s, killed; {GO_ON}"
             )
     rank = root_cause([rank for rank in ended.order if rank in failed] or sorted(failed), failed, told)
-    return describe(rank, len(ended.codes), failed[rank], told.get(rank))
+    who = f"rank {rank} of {len(ended.codes)}" + (f" on {hosts[rank]}" if rank in hosts else "")
+    return describe(who, failed[rank], told.get(rank))
 
 
 def was_stopped(code: int | None) -> bool:
@@ -111,8 +141,7 @@ def root_cause(order: Sequence[int], codes: Mapping[int, int | None], reports: M
     return [*killed, *(silent if order[0] in silent else ()), *telling, *silent][0]
 
 
-def describe(rank: int, ranks: int, code: int | None, report: Report | None) -> Outcome:
-    who = f"rank {rank} of {ranks}"
+def describe(who: str, code: int | None, report: Report | None) -> Outcome:
     if report is not None:
         # A mistake of the user (2) and an interruption (130) are the run's, whichever rank said it first.
         said = (

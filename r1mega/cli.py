@@ -17,8 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launch.checks import refuse_layouts
 from launch.local import GO_ON, INTERRUPTED, Outcome, cpu_threads, launch
+from launch.output import use_output
+from launch.watch import HANG_SECONDS
 from launch.worker import die_with_launcher, launched, report
+from r1mega.progress import attach
+from r1mega.report.jobs import job_folder
 from r1mega.types import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -29,16 +34,24 @@ r1mega makes a reasoning model the way DeepSeek-R1 was made. A run is a TOML fil
 each a model, data and a schedule. docs/configs.md explains every key.
 
   r1mega doctor                                               is everything here?
+  r1mega doctor --cluster h100x8 --nodes 4                    and on the nodes of a cluster?
   r1mega run configs/toy/pretrain_v3.toml profile=smoke       a first run, within a minute
   r1mega run configs/toy/pretrain_v3.toml stages.base.train.lr=1e-3
   r1mega run configs/toy/sft_gsm8k.toml data.path=train.jsonl --nproc 2
   r1mega rollouts runs/toy-r1-zero --step 40                  what the model answered
-  r1mega status runs/toy-pretrain-v3                          how far it is, from another terminal
+  r1mega status runs/toy-pretrain-v3 --watch                  how far it is, from another terminal
+  r1mega logs runs/toy-pretrain-v3 --errors                   what its ranks printed, merged by time
   r1mega eval runs/r1-zero --benchmarks aime24,math500        how good it is, with the paper's settings
   r1mega grade answers.jsonl --kind math                      grade answers of your own
   r1mega decontaminate train.jsonl --against benchmarks/ --out clean.jsonl
 """
-COMMANDS = {"grade": "grade", "eval": "evaluate", "decontaminate": "decontaminate"}
+COMMANDS = {
+    "status": "status",
+    "logs": "logs",
+    "grade": "grade",
+    "eval": "evaluate",
+    "decontaminate": "decontaminate",
+}
 """command -> its module in r1mega.commands."""
 RUN_HELP = """\
 examples:
@@ -73,6 +86,8 @@ ranks: --nproc N starts N ranks on this machine under torchrun. Under a torchrun
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; the last line on stderr says why it is not 0."""
     die_with_launcher()
+    use_output()
+    attach()
     arguments = sys.argv[1:] if argv is None else list(argv)
     outcome = guarded(lambda: command(arguments))
     if launched():
@@ -113,6 +128,10 @@ def guarded(action: Callable[[], Outcome]) -> Outcome:
 def command(arguments: list[str]) -> Outcome:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
+    if options.command == "doctor" and any(word.split("=")[0] == "--cluster" for word in rest):
+        from r1mega.commands import cluster_doctor
+
+        return cluster_doctor.main(rest)
     if options.command == "doctor":
         from r1mega import doctor
 
@@ -135,11 +154,6 @@ def command(arguments: list[str]) -> Outcome:
         rows = rollouts.read_rollouts(room, step)
         rollouts.show(rows, step, Console(), rollouts.most_improved(room, step, rows))
         return Outcome(0)
-    if options.command == "status":
-        from r1mega.report.status import describe_run
-
-        print(describe_run(options.run))
-        return Outcome(0)
     return run(options.config, [*options.overrides, *rest], options)
 
 
@@ -161,11 +175,15 @@ def build_parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--from", metavar="NAME", dest="first", help="this stage and those after it")
     run_parser.add_argument("--until", metavar="NAME", dest="last", help="no stage after this one")
     run_parser.add_argument("--list", action="store_true", help="show the stages as a tree and stop")
-
-    text = "say how far a run is"
-    status_parser = commands.add_parser("status", help=text, description=text)
-    status_parser.add_argument(
-        "run", metavar="RUN", type=Path, help="a run's folder, or its name under runs/"
+    run_parser.add_argument(
+        "--keep-output", action="store_true", help="what each rank prints goes to a file, for r1mega logs"
+    )
+    run_parser.add_argument(
+        "--hang-minutes",
+        metavar="M",
+        type=float,
+        default=HANG_SECONDS / 60,
+        help="several ranks that stand still for so long are stopped, and the culprit is named (30)",
     )
 
     text = "show what was answered in a step: the best, the worst, the longest, the most improved"
@@ -194,6 +212,8 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
         signal.signal(number, signal.default_int_handler)
     if options.nproc is not None:
         overrides = [*overrides, f"nproc={options.nproc}"]
+    if not options.hang_minutes > 0:
+        raise UserError(f"--hang-minutes {options.hang_minutes:g}: give minutes above 0")
     config = load(file, overrides)
     chosen = chosen_stages(config, options)
     is_rank = "RANK" in os.environ or "WORLD_SIZE" in os.environ  # of a torchrun or srun: ours or another
@@ -207,7 +227,15 @@ def run(file: str, overrides: list[str], options: argparse.Namespace) -> Outcome
         if config.nproc > 1:
             ranks = [sys.executable, "-m", "r1mega.cli", "run", file, *overrides]
             ranks += ["--stage", ",".join(chosen)] if chosen else []
-            return finished(launch(config.nproc, ranks, threads=config.threads), config)
+            outcome = launch(
+                config.nproc,
+                ranks,
+                threads=config.threads,
+                room=job_folder(config.out, "local"),
+                hang_seconds=60 * options.hang_minutes,
+                keep_output=options.keep_output,
+            )
+            return finished(outcome, config)
         os.environ["OMP_NUM_THREADS"] = str(config.threads or cpu_threads(1))  # read when torch is imported
     from r1mega.stages import pipeline
 
@@ -244,22 +272,6 @@ def finished(outcome: Outcome, config: RunConfig) -> Outcome:
 
         print(f"\n{describe_end(config.out)}")
     return outcome
-
-
-def refuse_layouts(config: RunConfig, ranks: int) -> None:
-    """Say at once what a stage would say when it begins: layouts and engines that the ranks cannot form."""
-    from r1mega.parallel import Layout
-    from r1mega.rollout.options import Share
-
-    for name, stage in config.stages.items():
-        sizes = stage.layout
-        try:
-            Layout.of(ranks, tp=sizes.tp, pp=sizes.pp, ep=sizes.ep, etp=sizes.etp, cp=sizes.cp)
-            for section in ("benchmarks", "sampling", "compare"):
-                if engines := getattr(stage, section, None):
-                    Share.of(0, ranks, engines.tensor_parallel)
-        except UserError as error:
-            raise UserError(f"stage '{name}' with nproc = {ranks}: {error}") from None
 
 
 if __name__ == "__main__":

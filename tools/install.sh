@@ -105,7 +105,7 @@ torch_from_disk_or_index() {
 
 install_cpu() {
   install_torch_cpu
-  step "r1mega, Megatron-Core, vLLM and the tools for development" pip_install --editable '.[cpu,dev]'
+  step "r1mega, Megatron-Core, vLLM and the tools for development" pip_install --editable '.[cpu,dev,slurm]'
   step "without $UNWANTED" "$VENV/bin/python" -m pip uninstall --yes $UNWANTED
 }
 
@@ -114,7 +114,7 @@ install_gpu() {
   step "torch and vLLM" pip_install "torch==$(state pin torch gpu)" "vllm==$(state pin vllm gpu)"
   step "tools to compile with" pip_install 'setuptools>=77' wheel ninja cmake 'pybind11[global]'
   step "r1mega, Megatron-Core, Transformer Engine (compiles: up to 30 min)" \
-    pip_install --no-build-isolation --editable '.[gpu,dev]'
+    pip_install --no-build-isolation --editable '.[gpu,dev,slurm]'
 }
 
 has_nvcc() { command -v nvcc > /dev/null || [ -x "${CUDA_HOME:-/nowhere}/bin/nvcc" ]; }

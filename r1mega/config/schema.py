@@ -17,6 +17,7 @@ from r1mega.config.preferences import Preferences
 from r1mega.config.reward_models import RewardModels
 from r1mega.config.rewards import Rewards
 from r1mega.config.rl import Algorithm, Gate, Guards, Rollout
+from r1mega.config.roles import Roles
 from r1mega.config.section import FilePath, Section
 from r1mega.config.stage import StageConfig, TrainingConfig
 
@@ -25,6 +26,7 @@ class Pretrain(TrainingConfig):
     """Learn to continue text, every token counts."""
 
     data_kinds = ("toy", "text")
+    learns_text = True
     kind: Literal["pretrain"]
 
 
@@ -32,6 +34,7 @@ class Sft(TrainingConfig):
     """Supervised fine-tuning: learn the answers, prompts do not count."""
 
     data_kinds = ("pairs",)
+    learns_text = True
     kind: Literal["sft"]
 
 
@@ -94,6 +97,7 @@ class RunConfig(Section):
         "missing; otherwise that is an error",
     )
     threads: PositiveInt | None = Field(default=None, description="CPU threads a rank; none = cores / nproc")
+    roles: Roles = Roles()
     stages: dict[str, Annotated[StageUnion, Field(discriminator="kind")]] = Field(
         min_length=1, description="the stages, in the order in which they run"
     )

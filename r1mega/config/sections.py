@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from r1mega.config.section import FilePath, Section
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # TOML gives lists
+Layers = Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -43,6 +44,21 @@ class Model(Section):
         default=None,
         description="keys of its config.json that are replaced, here and in what is exported, such as a "
         "longer max_position_embeddings; tie_word_embeddings = false begins with a copy",
+    )
+    mtp: Literal["drop", "keep", "train"] = Field(
+        default="drop",
+        description="its multi-token-prediction layers, where it has some: left out, here and in what is "
+        "exported; kept as they are; or trained (pretrain, sft)",
+    )
+    backend: Literal["auto", "local", "transformer_engine"] = Field(
+        default="auto",
+        description="whose layers: Transformer Engine's (NVIDIA GPUs), or our own ones on Megatron-Core's; "
+        "auto = Transformer Engine's where they can be had",
+    )
+    fp8: bool = Field(
+        default=False,
+        description="matrix products in FP8, scaled in blocks of 128 x 128; Transformer Engine only (V3: "
+        "true)",
     )
 
     @model_validator(mode="after")
@@ -83,7 +99,46 @@ class LayoutSizes(Section):
     pp: PositiveInt = Field(default=1, description="pipeline parallel")
     ep: PositiveInt = Field(default=1, description="expert parallel")
     etp: PositiveInt | None = Field(default=None, description="tensor parallel inside an expert; none = 1")
-    cp: PositiveInt = Field(default=1, description="context parallel; only 1 is built")
+    cp: PositiveInt = Field(
+        default=1, description="context parallel: each has tokens / cp of every sequence, for long ones"
+    )
+    vp: PositiveInt = Field(
+        default=1,
+        description="virtual pipeline: chunks of the model on each stage, for shorter waits at more exchange",
+    )
+    first_stage_layers: PositiveInt | None = Field(
+        default=None,
+        description="layers of the pipeline's first part (a stage, or with vp a chunk); the others share the "
+        "rest equally; none = as the others",
+    )
+    last_stage_layers: PositiveInt | None = Field(
+        default=None, description="the same of its last part (61 layers on pp 16: last_stage_layers = 1)"
+    )
+    stage_layers: Layers | None = Field(
+        default=None,
+        description="instead of those: the layers of every part, pp x vp numbers in the model's order",
+    )
+
+    rivals: ClassVar = (
+        ("first_stage_layers", "stage_layers"),
+        ("last_stage_layers", "stage_layers"),
+    )
+
+    @model_validator(mode="after")
+    def _fits_pipeline(self) -> Self:
+        given = [k for k in ("first_stage_layers", "last_stage_layers") if getattr(self, k) is not None]
+        if self.stage_layers is not None and given:
+            raise ValueError(f"stage_layers says all: leave out {' and '.join(given)}")
+        parts = self.pp * self.vp
+        if self.stage_layers is not None and len(self.stage_layers) != parts:
+            raise ValueError(
+                f"stage_layers has {len(self.stage_layers)} numbers, and pp {self.pp} x vp {self.vp} needs "
+                f"{parts}, one for each part of the model in its order"
+            )
+        if self.pp == 1 and (self.vp > 1 or given):
+            what = given[0] if given else f"vp {self.vp}"
+            raise ValueError(f"{what} is for a pipeline, and pp is 1: leave it out or raise pp")
+        return self
 
 
 FILE_TASKS = (
@@ -219,6 +274,32 @@ class Data(Section):
         return self
 
 
+class Optimizer(Section):
+    """Where AdamW's state lives, and when ranks exchange what they have. None of it changes the result."""
+
+    distributed: bool = Field(
+        default=False,
+        description="each data-parallel rank keeps its share of the state (12 bytes a parameter in bfloat16) "
+        "instead of all of it",
+    )
+    overlap_grad_reduce: bool = Field(
+        default=False, description="sum gradients over ranks while the backward pass still runs"
+    )
+    overlap_param_gather: bool = Field(
+        default=False,
+        description="gather updated weights while the next forward pass runs; needs distributed and "
+        "overlap_grad_reduce",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.overlap_param_gather and not (self.distributed and self.overlap_grad_reduce):
+            raise ValueError(
+                "overlap_param_gather needs distributed = true and overlap_grad_reduce = true beside it"
+            )
+        return self
+
+
 class Train(Section):
     """The optimizer and its schedule."""
 
@@ -257,6 +338,25 @@ class Train(Section):
         default=1e-3,
         description="step of the bias that balances the experts, MoE only; 0 freezes it (V3: 1e-3)",
     )
+    balance_weight: NotNegative = Field(
+        default=0.0,
+        description="weight of the sequence-wise balance loss, MoE only (pretrain, sft; V3: 1e-4)",
+    )
+    mtp_weight: NotNegative = Field(
+        default=0.1,
+        description="weight of the multi-token-prediction loss, with model.mtp = train (V3: 0.3, then 0.1)",
+    )
+    optimizer: Optimizer = Optimizer()
+    recompute: Literal["none", "selective", "full"] = Field(
+        default="none",
+        description="activations that the backward pass computes again instead of keeping them: selective = "
+        "attention and the feed-forward parts, full = whole layers; costs time, saves memory",
+    )
+    offload: Annotated[tuple[Literal["optimizer", "reference"], ...], Field(strict=False)] = Field(
+        default=(),
+        description="what waits in the host's memory while it is not used: optimizer = AdamW's state, "
+        "reference = the reference model (grpo); on a CPU nothing",
+    )
 
     @field_validator("betas")
     @classmethod
@@ -294,6 +394,12 @@ class Checkpoint(Section):
         default=200, ge=0, description="steps between checkpoints; 0 = only at the end or when interrupted"
     )
     keep: PositiveInt = Field(default=2, description="newest checkpoints to keep")
+    keep_every: int = Field(
+        default=0, ge=0, description="also keep those whose step is a multiple of this; 0 = none"
+    )
+    asynchronous: bool = Field(
+        default=True, description="the steps go on while files are written; costs a copy in the host's memory"
+    )
 
 
 class Log(Section):

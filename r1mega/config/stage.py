@@ -16,12 +16,14 @@ Artifact = Literal["model", "dataset", "pairs", "reward_models"]
 class StageConfig(Section):
     """The sections of every stage.
 
-    makes:   what later stages can take from it.
-    version: raised by hand when a change of the code changes the results of this kind of stage.
+    makes:       what later stages can take from it.
+    version:     raised by hand when a change of the code changes the results of this kind of stage.
+    learns_text: it learns to predict given tokens; further tokens and the experts' balance can be learnt.
     """
 
     makes: ClassVar[Artifact] = "model"
     version: ClassVar[int] = 1
+    learns_text: ClassVar[bool] = False
 
     kind: str = Field(description="what the stage does")
     label: str | None = Field(default=None, description="its line in tables of results; none = its name")
@@ -33,6 +35,18 @@ class StageConfig(Section):
     layout: LayoutSizes = LayoutSizes()
     log: Log = Log()
     benchmarks: Benchmarks = Benchmarks()
+
+    @model_validator(mode="after")
+    def _what_only_text_teaches(self) -> Self:
+        if self.learns_text:
+            return self
+        these = f"stages of kind pretrain and sft, and this is {self.kind}"
+        if self.model.mtp == "train":
+            raise ValueError(f"model.mtp = 'train' is for {these}: use 'keep' or 'drop'")
+        train = getattr(self, "train", None)
+        if isinstance(train, Train) and train.balance_weight:
+            raise ValueError(f"train.balance_weight is for {these}: use 0")
+        return self
 
 
 class TrainingConfig(StageConfig):

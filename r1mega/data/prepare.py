@@ -22,6 +22,7 @@ from r1mega.data.text import Pair, read_pairs, read_texts
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer, train_sentencepiece
 from r1mega.files import fingerprint, write_json
 from r1mega.logs import say
+from r1mega.progress import beat
 from r1mega.types import Sample, UserError
 
 T = TypeVar("T")
@@ -207,6 +208,7 @@ def _progress(what: str, seconds: float = 5.0) -> Callable[[int], None]:
 
     def report(count: int) -> None:
         nonlocal last
+        beat()
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
             say(f"{what}: {count:,} sequences")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from r1mega.progress import beat
 from r1mega.types import UserError
 
 _KINDS = {
@@ -63,6 +64,7 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if line.isspace() or not line:
                 continue
             empty = False
+            beat()
             where = f"{path}, line {number}"
             yield where, _object(line, where)
     if empty:

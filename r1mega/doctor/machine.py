@@ -70,7 +70,7 @@ def _disk() -> Check:
 
 
 def _gpus(flavour: str) -> Check:
-    names = _nvidia_devices()
+    names = nvidia_devices()
     if names and flavour == "cpu":
         return Check("accelerator", "note", f"{_counted(names)}; unused, this is the CPU install")
     if names:
@@ -86,7 +86,7 @@ def _counted(names: tuple[str, ...]) -> str:
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
-def _nvidia_devices() -> tuple[str, ...]:
+def nvidia_devices() -> tuple[str, ...]:
     """Names of the NVIDIA devices the driver shows, empty without a driver."""
     if shutil.which("nvidia-smi") is None:
         return ()

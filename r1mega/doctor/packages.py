@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1mega.doctor.machine import nvidia_devices
 from r1mega.doctor.report import Check, Status
+from r1mega.models.backend import choose, is_nvidias_apex, look
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -100,6 +102,9 @@ def package_checks(extra: str) -> Iterator[Check]:
         if missing:
             yield Check(f"extra {name}", "note", f"without {', '.join(missing)}")
     yield from _uninvited(extra)
+    # What a run with model.backend = auto uses here. Without a GPU build torch sees none.
+    sees_gpu = extra == "gpu" and bool(nvidia_devices())
+    yield Check("layers", "note", str(choose("auto", look(cuda=sees_gpu))))
 
 
 def _check(requirement: Requirement, if_not: Status, fix: str) -> Check:
@@ -125,12 +130,9 @@ def _uninvited(extra: str) -> Iterator[Check]:
 
 def apex() -> str:
     """Which apex is there: nvidia, another project (PyPI's has nothing to do with training) or missing."""
-    spec = importlib.util.find_spec("apex")
-    if spec is None:
+    if importlib.util.find_spec("apex") is None:
         return "missing"
-    folders = spec.submodule_search_locations or ()
-    is_nvidia = any((Path(folder) / "optimizers" / "fused_adam.py").is_file() for folder in folders)
-    return "nvidia" if is_nvidia else "another project"
+    return "nvidia" if is_nvidias_apex() else "another project"
 
 
 def wanted_torch_of(generator: str) -> str | None:

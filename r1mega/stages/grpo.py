@@ -21,7 +21,9 @@ from r1mega.config.sections import Train
 from r1mega.data.target import check_format_rule
 from r1mega.logs import Log, open_log, say
 from r1mega.models import weights
+from r1mega.models.mtp_weights import without_mtp
 from r1mega.parallel import Layout, Mesh, on_leader
+from r1mega.progress import beat
 from r1mega.report.plots import plot_curves
 from r1mega.report.rollouts import printable
 from r1mega.rewards import Rubric
@@ -42,8 +44,8 @@ from r1mega.stages.rollouts import write_rollouts
 from r1mega.stages.scorer import RewardScorer, load_scorers
 from r1mega.stages.start import Start, start
 from r1mega.sync import PolicyWeights, probe, push
-from r1mega.train import checkpoint
 from r1mega.train.batch import micro_batch
+from r1mega.train.checkpoint_keeper import Keeper
 from r1mega.train.policy import Policy
 from r1mega.types import Completion, Interrupted, Prompt, Sampling, Seen, UserError
 
@@ -65,14 +67,24 @@ def run(ctx: Context) -> Metrics:
     with Mesh(ctx.layout) as mesh:
 
         def model(train: Train | None) -> Policy:
-            made = Policy(begin.spec, mesh, dtype=config.model.dtype, train=train, seed=ctx.run.seed)
-            weights.load(begin.spec, mesh, made.model, begin.weights)
+            spec = begin.spec if train is not None else without_mtp(begin.spec)
+            made = Policy(
+                spec,
+                mesh,
+                dtype=config.model.dtype,
+                train=train,
+                seed=ctx.run.seed,
+                backend=begin.backend,
+            )
+            weights.load(spec, mesh, made.model, begin.weights)
             return made
 
         if config.algorithm.routing_replay and begin.spec.moe is None:
             raise UserError("algorithm.routing_replay: this model has no experts; leave it out")
         policy = model(config.train)
         reference = model(None) if config.algorithm.kl_weight else None
+        if reference is not None and "reference" in config.train.offload:
+            reference.wait_on_host()
         policy.prepare_to_learn()
         scorers = load_scorers(
             model_parts(config.rewards),
@@ -81,7 +93,8 @@ def run(ctx: Context) -> Metrics:
             dtype=config.model.dtype,
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
-        with VLLMGenerator(begin.spec.hf, begin.tokenizer, _engine_options(config, ctx.layout)) as generator:
+        drawn_from = without_mtp(begin.spec).hf
+        with VLLMGenerator(drawn_from, begin.tokenizer, _engine_options(config, ctx.layout)) as generator:
             training = _Training(ctx, config, begin, policy, reference, generator, scorers)
             metrics = training.run()
         export(policy, begin.tokenizer, ctx.model, begin.carry_from)
@@ -129,6 +142,7 @@ class _Training:
         self.policy, self.reference, self.generator = policy, reference, generator
         self.mesh = policy.mesh
         self.scorers = scorers
+        self.keeper = Keeper(ctx.checkpoints, policy, config.checkpoint, reference=reference)
         self.learner = Learner(config, policy, reference, self._phase)
         chat = begin.chat(templates(config.data.tasks or {}))
         if config.rewards.format.weight > 0:
@@ -163,7 +177,7 @@ class _Training:
         self._resume()
         state, steps = self.state, self.steps
         say(f"{self.ctx.name}: one step\n{batch_sizes(self.config, self.mesh.layout.dp)}")
-        with self._open_log() as log, StopRequest() as stop:
+        with self.keeper, self._open_log() as log, StopRequest() as stop:
             self.log = log
             self._set_temperature()
             if not state.before:
@@ -312,10 +326,10 @@ class _Training:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        newest = on_leader(lambda: checkpoint.newest(self.ctx.checkpoints))
-        if newest is None:
+        found = self.keeper.resume()
+        if found is None:
             return
-        loop = checkpoint.load(self.policy, newest, reference=self.reference)
+        newest, loop = found
         self.state = _State(**loop["state"])
         self.prompts.load_state(loop["prompts"])
         say(f"{self.ctx.name}: going on from step {self.state.step} of {self.steps} ({newest})")
@@ -325,15 +339,16 @@ class _Training:
         state, section, steps = self.state, self.config.checkpoint, self.steps
         finished = state.step == steps or state.converged
         if stopping or halting or finished or (section.every and state.step % section.every == 0):
-            folder = checkpoint.step_folder(self.ctx.checkpoints, state.step)
+            beat(f"{self.ctx.name}: checkpoint of step {state.step}")
             loop = {
                 "state": asdict(state),
                 "prompts": self.prompts.state(),
                 "version": self.policy.version,
             }
-            checkpoint.save(self.policy, folder, loop, reference=self.reference)
-            on_leader(lambda: checkpoint.prune(self.ctx.checkpoints, section.keep))
+            self.keeper.save(state.step, loop)
+        self.keeper.poll()
         if halting:
+            self.keeper.wait()
             raise UserError(
                 f"stopped after step {state.step}, which is saved, by guards.{halting[0].guard}:\n"
                 + "\n".join(map(str, halting))
@@ -349,6 +364,7 @@ class _Training:
     def _phase(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         self.log.phase(name)
+        beat(f"{self.ctx.name}: step {self.state.step + 1}: {name}")
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 

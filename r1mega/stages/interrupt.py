@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM ask a stage to stop at the end of its step; a second one stops at once."""
+"""Ctrl-C and SIGTERM ask a stage to stop at the end of its step; the same one again stops at once.
+
+One of each is one request: where Slurm ends a job, it sends SIGTERM to every process, and the launcher, which
+has got it too, asks its ranks with SIGINT.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While open, the first signal only sets `asked`; the next one has its usual effect."""
+    """While open, the first signal of each kind only sets `asked`; the next one has its usual effect."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -25,9 +29,10 @@ class StopRequest:
         return self
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        signal.signal(number, self._before.pop(signal.Signals(number)))
+        if not self.asked:
+            say("stopping after this step; once more to stop at once")
         self.asked = True
-        self._restore()
-        say("stopping after this step; once more to stop at once")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None

@@ -155,7 +155,7 @@ class Learner:
         """float64 [N]: of each whole answer from the reference, summed over ranks."""
         batches = [batch for part in parts for batch in part.batches]
         total_N = torch.zeros(answers, dtype=torch.float64, device=batches[0].weights_T.device)
-        if self.mesh.is_last_stage and self.mesh.at.tp == 0:
+        if self.mesh.speaks:
             for batch in batches:
                 columns = batch.columns
                 total_N += answer_divergence(

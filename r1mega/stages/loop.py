@@ -22,10 +22,10 @@ from r1mega.config.sections import Log as LogSection
 from r1mega.data.source import Source
 from r1mega.data.store import TokenStore
 from r1mega.logs import Log, open_log, say
-from r1mega.parallel import on_leader
+from r1mega.progress import beat
 from r1mega.stages.interrupt import StopRequest
-from r1mega.train import checkpoint
 from r1mega.train.batch import MicroBatch, micro_batch
+from r1mega.train.checkpoint_keeper import Keeper
 from r1mega.train.loss_function import LossFunction
 from r1mega.train.optimizer import learning_rate
 from r1mega.train.policy import Policy
@@ -126,6 +126,7 @@ class Loop:
             (self.train.epochs or 0.0) * lesson.rows / self.train.batch_size
         )
         self.state = State()
+        self.keeper = Keeper(room / "checkpoints", policy, config.checkpoint)
         longest = lesson.longest
         if longest > self.train.micro_batch_tokens:
             raise UserError(
@@ -137,8 +138,9 @@ class Loop:
         """All steps that are not done yet."""
         self._resume()
         state = self.state
-        with self._open_log() as log, StopRequest() as stop:
+        with self.keeper, self._open_log() as log, StopRequest() as stop:
             if not state.before and self.lesson.held_out is not None:
+                beat(f"{self.name}: held-out before step 1")
                 state.before = state.latest = dict(self.lesson.figures(self.lesson.held_out))
                 say(f"{self.name}: before the first step, held-out {_sentence(state.before)}")
             while state.step < self.steps:
@@ -150,6 +152,7 @@ class Loop:
         """One optimizer step; returns what is logged of it."""
         started = time.perf_counter()
         state, train = self.state, self.train
+        beat(f"{self.name}: step {state.step + 1}")
         batch = self._batch(self.source.next())
         lr = learning_rate(train, state.step + 1, self.steps)
         update = self.policy.update(batch.mine, self.lesson.loss, denominator=batch.weight, lr=lr)
@@ -164,11 +167,13 @@ class Loop:
             "epoch": self.source.epoch,
             "seconds": round(seconds, 4),
             "tokens_per_second": round(batch.tokens / seconds, 1),
+            "steps": self.steps,
         }
         record |= {name: value / batch.weight for name, value in update.sums.items()}
         every = self.config.eval.every
         due = state.step == self.steps or (every and state.step % every == 0)
         if due and self.lesson.held_out is not None:
+            beat(f"{self.name}: held-out after step {state.step}")
             state.latest = dict(self.lesson.figures(self.lesson.held_out))
             record |= {f"held_out_{name}": value for name, value in state.latest.items()}
         return record
@@ -180,10 +185,10 @@ class Loop:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        newest = on_leader(lambda: checkpoint.newest(self._checkpoints))
-        if newest is None:
+        found = self.keeper.resume()
+        if found is None:
             return
-        loop = checkpoint.load(self.policy, newest)
+        newest, loop = found
         self.state = State(**loop["state"])
         self.source.load_state(loop["source"])
         say(f"{self.name}: going on from step {self.state.step} of {self.steps} ({newest})")
@@ -193,22 +198,15 @@ class Loop:
         state, section = self.state, self.config.checkpoint
         finished = state.step == self.steps
         if stopping or finished or (section.every and state.step % section.every == 0):
-            folder = checkpoint.step_folder(self._checkpoints, state.step)
-            checkpoint.save(
-                self.policy,
-                folder,
-                {"state": asdict(state), "source": self.source.state(), "version": state.version},
-            )
-            on_leader(lambda: checkpoint.prune(self._checkpoints, section.keep))
+            beat(f"{self.name}: checkpoint of step {state.step}")
+            loop = {"state": asdict(state), "source": self.source.state(), "version": state.version}
+            self.keeper.save(state.step, loop)
+        self.keeper.poll()
         if stopping:
             raise Interrupted(
                 f"interrupted at step {state.step} of {self.steps}, which is saved; "
                 "run the same command again to go on from there"
             )
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.room / "checkpoints"
 
     def _open_log(self) -> Log:
         assert isinstance(self.config, Section)

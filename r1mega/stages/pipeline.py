@@ -24,6 +24,7 @@ from r1mega.config.schema import RunConfig
 from r1mega.files import read_json, write_json, write_text
 from r1mega.logs import say
 from r1mega.parallel import Launch, connect, on_leader
+from r1mega.progress import beat
 from r1mega.report.table import table
 from r1mega.revision import revision
 from r1mega.stages import benchmarks
@@ -145,6 +146,7 @@ class _Pipeline:
         self._measure(name)
 
     def _make(self, name: str) -> None:
+        beat(f"{name}: start")
         stage = self.config.stages[name]
         spent = on_leader(lambda: self._open_room(name))
         started = time.monotonic()
@@ -175,6 +177,7 @@ class _Pipeline:
 
     def _measure(self, name: str) -> None:
         """The stage's line in the table of benchmarks, where it makes a model and some are wanted."""
+        beat(f"{name}: benchmarks")
         figures = benchmarks.measure(self._context(name))
         if figures:
             self.rows[name]["benchmarks"] = figures

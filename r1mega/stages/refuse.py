@@ -23,7 +23,9 @@ from r1mega.data.target import check_tags
 from r1mega.data.templates import CHAT, template
 from r1mega.data.tokenizers import load_tokenizer
 from r1mega.models.reward_head import load_reward_spec
-from r1mega.models.spec import load_spec
+from r1mega.models.shards import check_layout
+from r1mega.models.spec import ModelSpec, load_spec
+from r1mega.parallel import Layout
 from r1mega.rewards.code import require
 from r1mega.rewards.code.sandbox import Level
 from r1mega.stages import collect
@@ -145,16 +147,24 @@ def _line(config: RunConfig, name: str) -> list[StageConfig]:
 
 
 def _context(config: RunConfig, name: str) -> None:
-    """That sequences fit what the model can read, with the changes that stages make to it on the way."""
+    """That sequences fit what the model can read, and the layout the model."""
+    spec = _spec(config, name)
+    if spec is not None:
+        refuse_context(config.stages[name], spec)
+        check_layout(spec, Layout.least(**config.stages[name].layout.model_dump()))
+
+
+def _spec(config: RunConfig, name: str) -> ModelSpec | None:
+    """Of the stage's model, with the changes that stages make to it on the way; None: not known yet."""
     line = _line(config, name)
     origin = line[-1].model.path or line[-1].model.config
     if origin is None or (isinstance(origin, Path) and not origin.exists()):
-        return
+        return None
     spec = load_spec(origin)
     for one in reversed(line):
         if one.model.changes:
             spec = load_spec({**spec.hf, **one.model.changes})
-    refuse_context(config.stages[name], spec)
+    return spec
 
 
 def _chat(config: RunConfig, name: str) -> None:

@@ -118,7 +118,14 @@ class _Training:
     def _policy(self) -> Policy:
         config, seed = _config(self.ctx), self.ctx.run.seed
         spec = reward_spec(self.begin.spec)
-        policy = Policy(spec, self.mesh, dtype=config.model.dtype, train=config.train, seed=seed)
+        policy = Policy(
+            spec,
+            self.mesh,
+            dtype=config.model.dtype,
+            train=config.train,
+            seed=seed,
+            backend=self.begin.backend,
+        )
         reader = WithNewHead.on(self.begin.weights, spec, seed, DTYPES[config.model.dtype])
         weights.load(spec, self.mesh, policy.model, reader)
         policy.prepare_to_learn()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from r1mega import device
 from r1mega.config.collect import Collect
 from r1mega.config.schema import Grpo
 from r1mega.config.stage import StageConfig, TrainingConfig
@@ -17,11 +18,15 @@ from r1mega.data.graft import graft
 from r1mega.data.prepare import raw_texts, train_tokenizer
 from r1mega.data.templates import CHAT
 from r1mega.data.tokenizers import Tokenizer, load_tokenizer
+from r1mega.logs import say
+from r1mega.models.backend import Backend, choose, look
 from r1mega.models.blocks import Box
 from r1mega.models.build import DTYPES
 from r1mega.models.families import FAMILIES
 from r1mega.models.hf import HFFolder, check_inventory
 from r1mega.models.init import random_tensors
+from r1mega.models.mtp_weights import check_copies, mtp_tensors, without_mtp
+from r1mega.models.safetensors_file import TensorInfo
 from r1mega.models.spec import ModelSpec, load_spec
 from r1mega.models.weights import Reader
 from r1mega.parallel import on_leader
@@ -32,12 +37,15 @@ from r1mega.types import UserError
 
 @dataclass(frozen=True)
 class Start:
-    """carry_from: the model folder whose tokenizer and small files go along into exports; None: ours do."""
+    """carry_from: the model folder whose tokenizer and small files go along into exports; None: ours do.
+    backend: whose layers the model is made of.
+    """
 
     spec: ModelSpec
     weights: Reader
     tokenizer: Tokenizer
     carry_from: Path | None
+    backend: Backend
 
     def chat(self, templates: Iterable[str]) -> ChatTemplate | None:
         """The model's own template, where one of these is "chat". UserError where it has none to train in."""
@@ -54,17 +62,21 @@ class Start:
 def start(ctx: Context) -> Start:
     """Find model and tokenizer as the stage's config says. Raises UserError for whatever does not fit."""
     model = ctx.config.model
+    backend = choose(model.backend, look(cuda=device.on_cuda()), fp8=model.fp8, cp=ctx.layout.cp)
+    say(f"{ctx.name}: layers: {backend}")
     folder = ctx.inputs[model.from_stage] if model.from_stage is not None else model.path
     reader: Reader | None = None
     if folder is None:
         assert model.config is not None
-        spec = load_spec(model.config)
+        spec = _with_mtp(load_spec(model.config), model.mtp)
     else:
         opened = HFFolder.open(folder)
-        spec, reader = load_spec(folder), opened
-        check_inventory(spec, opened.inventory)
+        spec, reader = _with_mtp(load_spec(folder), model.mtp), opened
+        inventory = _inventory(spec, opened)
+        check_inventory(spec, inventory)
+        on_leader(lambda: check_copies(spec, opened, {name: info.shape for name, info in inventory.items()}))
         if model.changes:
-            spec, reader = _changed(spec, opened, model.changes)
+            spec, reader = _changed(spec, opened, inventory, model.changes)
     refuse_context(ctx.config, spec)
     home = folder if ctx.config.tokenizer.path is None else None
     if ctx.config.tokenizer.graft is not None:
@@ -85,7 +97,7 @@ def start(ctx: Context) -> Start:
             "pad_token_id": tokenizer.pad_id,
         }
         spec = replace(spec, hf={**spec.hf, **ids})
-    return Start(spec, reader, tokenizer, home)
+    return Start(spec, reader, tokenizer, home, backend)
 
 
 def _graft(ctx: Context, folder: Path | None, spec: ModelSpec) -> Path:
@@ -99,14 +111,37 @@ def _graft(ctx: Context, folder: Path | None, spec: ModelSpec) -> Path:
     return home
 
 
-def _changed(spec: ModelSpec, opened: HFFolder, changes: Mapping[str, Any]) -> tuple[ModelSpec, Reader]:
+def _with_mtp(spec: ModelSpec, how: str) -> ModelSpec:
+    """The model with or without its multi-token-prediction layers, as `model.mtp` says."""
+    if how == "train" and not spec.mtp_layers:
+        raise UserError(
+            "model.mtp = 'train': the model has no multi-token-prediction layers (num_nextn_predict_layers "
+            "is 0 or missing): use 'drop'"
+        )
+    if how == "drop" and spec.mtp_layers:
+        say(
+            f"the model's {spec.mtp_layers} multi-token-prediction layer(s) are left out, here and in the "
+            "export; model.mtp = 'keep' or 'train' has them stay"
+        )
+        return without_mtp(spec)
+    return spec
+
+
+def _inventory(spec: ModelSpec, opened: HFFolder) -> dict[str, TensorInfo]:
+    """What the folder holds, without the tensors of layers that are left out."""
+    gone = set() if spec.mtp_layers else mtp_tensors(load_spec(opened.config))
+    return {name: info for name, info in opened.inventory.items() if name not in gone}
+
+
+def _changed(
+    spec: ModelSpec, opened: HFFolder, inventory: dict[str, TensorInfo], changes: Mapping[str, Any]
+) -> tuple[ModelSpec, Reader]:
     """The model with keys of its config.json replaced. Raises UserError where its weights do not fit then."""
     changed = load_spec({**spec.hf, **changes})
     reader: Reader = opened
-    inventory = dict(opened.inventory)
     if spec.tied and not changed.tied:
         reader = Untied(opened)
-        inventory["lm_head.weight"] = inventory["model.embed_tokens.weight"]
+        inventory = {**inventory, "lm_head.weight": inventory["model.embed_tokens.weight"]}
     try:
         check_inventory(changed, inventory)
     except UserError as error:

@@ -44,7 +44,9 @@ def run(ctx: Context) -> Metrics:
             mesh,
             dtype=config.model.dtype,
             train=config.train,
+            mtp=config.model.mtp == "train",
             seed=seed,
+            backend=begin.backend,
         )
         weights.load(begin.spec, mesh, policy.model, begin.weights)
         policy.prepare_to_learn()

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"evaluation"}),
     frozenset({"train", "sync", "rollout", "rewards", "data", "planner", "report"}),
     frozenset({"models", "algo"}),
-    frozenset({"config", "device", "files", "logs", "parallel", "revision", "types"}),
+    frozenset({"config", "device", "files", "logs", "parallel", "progress", "revision", "types"}),
 )
 FOUNDATION = LAYERS[-1]  # small single files mostly; these may import each other
 NOUNS_ONLY = frozenset({"algo", "rewards"})  # pure: no other room than the nouns

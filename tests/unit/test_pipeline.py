@@ -182,7 +182,7 @@ PATIENT = "stages.r1.eval.patience=2"
         ([], nothing, ["stages.r1.algorithm.kl_weight=0.5"], ["r1"]),
         ([], nothing, ["stages.r1.rewards.format=0.0"], ["r1"]),
         ([], nothing, ["seed=1"], ["base", "r1"]),
-        ([], nothing, ["layout.ep=2", "layout.tp=2"], []),
+        ([], nothing, ["layout.pp=2", "layout.tp=2"], []),
         ([], nothing, ["checkpoint.every=1", "log.every=7", "threads=2", "name=other"], []),
         ([], nothing, ["eval.every=2", "stages.r1.train.micro_batch_tokens=600"], []),
         ([PATIENT], nothing, [PATIENT, "stages.r1.eval.every=2"], ["r1"]),
@@ -316,6 +316,8 @@ def test_what_is_done_stays_done_where_its_files_are_not(folder: Path) -> None:
         ("data.tasks.gsm8k.path=EMPTY", "empty.jsonl is empty"),
         ("data.tasks.gsm8k.path=ROWS", r"rows.jsonl, line 1: no key 'answer'"),
         ("rewards.helpful={weight=1,path='DIR'}", r"reward_model.json|is no reward model|config.json"),
+        ("layout.ep=2", "layout .ep2 dp2. does not fit this qwen2 model: a qwen2 model has no experts"),
+        ("layout.pp=3", "pp 3 makes 3 parts, and num_hidden_layers is 2"),
     ],
 )
 def test_a_later_stages_mistake_is_told_before_the_first_one_runs(

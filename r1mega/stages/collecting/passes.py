@@ -19,6 +19,7 @@ from r1mega.data.curate.shards import Row, Shards
 from r1mega.data.curate.tally import Example, Tally, said, still_wanted
 from r1mega.logs import Log, say
 from r1mega.parallel import Mesh, on_leader
+from r1mega.progress import beat
 from r1mega.rollout.vllm_engine import VLLMGenerator
 from r1mega.stages.interrupt import StopRequest
 from r1mega.types import Interrupted
@@ -103,6 +104,7 @@ class Passes:
                 continue
             started = time.monotonic()
             tokens = self._do(store, number, work, facts, whole)
+            beat(f"{self.title}: {name}, shard {number + 1}")
             self._tell(name, number, shards, whole, tokens, time.monotonic() - started)
             self._stop_if_asked(name, number + 1, shards)
         enough(whole.tally)

@@ -1,0 +1,1 @@
+"""Pure plans of a run: who runs what, before anything is started."""
