@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help install demo smoke test test-full lint clean
+.PHONY: help install demo smoke test test-full test-slurm lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: install  ## the tests, without the slow ones
 
 test-full: install  ## all tests but those that need a GPU
 	$(PY) -m pytest tests -m "not gpu" $(ARGS)
+
+test-slurm: install  ## all tests on a real Slurm, which it brings up here: as root, with packages from apt
+	R1MEGA_TEST_SLURM=1 $(PY) -m pytest tests/slurm $(ARGS)
 
 lint: install  ## ruff and mypy
 	$(PY) -m ruff check .
