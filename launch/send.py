@@ -20,7 +20,6 @@ from launch.records import record, rivals
 from launch.request import Request
 from launch.submission import SCRIPT, Batch, Config, plan
 from launch.submitted import Task
-from launch.trial import test_only
 from r1mega.types import UserError
 
 SIGNAL = "USR2"  # submitit's; NCCL and faulthandler use USR1
@@ -102,7 +101,7 @@ def refuse(batches: Sequence[Batch], kind: Executor, after: Sequence[str] = ()) 
     if kind == "slurm":
         for batch in batches:
             parameters(batch)
-            test_only(arguments(batch), site)
+            slurm.test_only(arguments(batch))
 
 
 def _maker(request: Request) -> Callable[[str], str]:

@@ -147,6 +147,7 @@ def sbatch(
     script, which ask for a small job, do not count.
     Raises UserError with what sbatch says where it refuses, as for more GPUs than the partition has.
     """
+    test_only(arguments)
     wrapped = [f"--wrap=exec {shlex.join(command)}"] if command else []
     done = _run(["sbatch", "--parsable", *arguments, *wrapped], env=outside() | dict(extra or {}))
     if done.returncode:
@@ -154,6 +155,22 @@ def sbatch(
         said = re.sub(r"sbatch: (error: )?", "", done.stderr.strip())
         raise UserError(f"Slurm refuses the job: {said}\nasked for: {asked}")
     return done.stdout.strip().splitlines()[-1].split(";")[0]
+
+
+def test_only(arguments: Sequence[str]) -> None:
+    """Ask Slurm whether it could ever run this, submit nothing: what no node can hold is queued for ever.
+
+    Nodes that are down or reserved may come back, so their absence is no reason to refuse. Raises UserError
+    with what Slurm says.
+    """
+    asked = [word for word in arguments if not word.startswith("--dependency")]
+    done = _run(["sbatch", "--test-only", *asked, "--wrap", "true"], env=outside())
+    if done.returncode and "(down, drained or reserved)" not in done.stderr:
+        said = re.sub(r"(?m)^(sbatch|allocation failure): (error: )?", "", done.stderr.strip())
+        raise UserError(
+            f"Slurm cannot run this: {said}\nasked for: {' '.join(arguments)}\n"
+            "sinfo -o '%P %D %c %m %G %l' shows what the partitions have"
+        )
 
 
 def scancel(job: str, *options: str) -> None:

@@ -69,11 +69,7 @@ def test_the_same_is_refused_where_there_is_less(cluster: Cluster, tmp_path: Pat
         ([], "which cluster?"),
         (["--cluster", "test", "--stage", "nothing"], "no such stage"),
         (["--cluster", "test", "out=/proc/x"], "cannot write to /proc/x"),
-        pytest.param(
-            ["--cluster", "test", "--nodes", "6"],
-            "Slurm cannot run this",
-            marks=pytest.mark.xfail(strict=True, reason="sbatch queues it; the scripts do not ask first"),
-        ),
+        (["--cluster", "test", "--nodes", "6"], "Slurm cannot run this"),
     ],
     ids=["cluster", "no-cluster", "stage", "unwritable", "too-many-nodes"],
 )

@@ -152,7 +152,7 @@ def test_an_override_that_acts_on_no_stage_is_refused(given: Given) -> None:
         ("sead=1", "unknown key 'sead'; did you mean 'seed'?"),
         ("eval.tensorboard=true", "unknown key 'tensorboard' in [eval]; it belongs into [log]"),
         ("tokenizer.train.vocab=300", "unknown key 'vocab' in [tokenizer.train]; did you mean 'vocab_size'?"),
-        ("train.qqqq=1", "unknown key 'qqqq' in [train]; known keys: batch_size, betas"),
+        ("train.qqqq=1", "unknown key 'qqqq' in [train]; known keys: balance_weight, batch_size, betas"),
         ("stages.bas.train.lr=1", "no stage 'bas'; stages: base"),
         ("stages.base.kind=grop", f"stages.base.kind = 'grop': allowed: {', '.join(KINDS)}"),
         ("profile=smok", "no profile 'smok'; profiles: none"),

@@ -97,7 +97,7 @@ def test_nodes_make_the_ranks() -> None:
         (["--cluster", "test", TOY, "nproc=3"], "3 ranks"),
         (["--cluster", "test", TOY, "--stage", "nope"], "--stage nope: no such stage"),
         (["--cluster", "test", "configs/toy/r1_zero.toml"], "this config has no stage rl_reasoning"),
-        (["--cluster", "h100x8"], "say nproc=N, or --nodes N"),
+        (["--cluster", "h100x8", "nproc=8"], "say nproc=N, or --nodes N"),
         (["--cluster", "test", TOY, "--nodes", "0"], "--nodes 0: at least one"),
     ],
 )
