@@ -77,7 +77,8 @@ def prepare(local_rank: int, local_world: int, threads: int | None) -> None:
     for each other in every operation.
     """
     if on_cuda():
-        torch.cuda.set_device(local_rank)
+        # A launcher may show each rank its own GPU only.
+        torch.cuda.set_device(local_rank if torch.cuda.device_count() > 1 else 0)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, cores // local_world))

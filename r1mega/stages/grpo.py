@@ -285,7 +285,7 @@ class _Training:
         assert temperature == self.policy.temperature
         samples = [answer_sample(prompt, completion) for prompt, completion in pairs]
         batch = micro_batch(samples, self.mesh.layout.tp)
-        logp_T = self.mesh.from_last_stage(self.policy.logprobs([batch])[0])
+        logp_T = self.mesh.from_last_stage(self.policy.logprobs([batch])[0].cpu())
         ends = np.cumsum([len(sample) - 1 for sample in samples])
         return [
             logp_T[end - len(completion.token_ids) : end].tolist()
