@@ -1,6 +1,8 @@
 # r1mega: the commands. ARGS="..." is passed on by demo, test and test-full.
 SHELL := /bin/bash
 PY := .venv/bin/python
+# Two tests at a time: most wait for an import or for each other's ranks.
+TWO := -n 2 --dist worksteal
 .DEFAULT_GOAL := help
 .PHONY: help install demo smoke test test-full test-slurm lint clean
 
@@ -17,10 +19,10 @@ smoke: install  ## the demo's stages in their smallest form, in a few minutes: d
 	.venv/bin/r1mega run configs/toy/r1.toml profile=smoke out=runs/smoke-r1 $(ARGS)
 
 test: install  ## the tests, without the slow ones
-	$(PY) -m pytest tests -m "not slow and not gpu" $(ARGS)
+	$(PY) -m pytest tests --ignore tests/slurm -m "not slow and not gpu" $(TWO) $(ARGS)
 
 test-full: install  ## all tests but those that need a GPU
-	$(PY) -m pytest tests -m "not gpu" $(ARGS)
+	$(PY) -m pytest tests --ignore tests/slurm -m "not gpu" $(TWO) $(ARGS)
 
 test-slurm: install  ## all tests on a real Slurm, which it brings up here: as root, with packages from apt
 	R1MEGA_TEST_SLURM=1 $(PY) -m pytest tests/slurm $(ARGS)
