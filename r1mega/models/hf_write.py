@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from r1mega.files import sync
 from r1mega.models.config_json import read_config
 from r1mega.models.hf import INDEX, SINGLE
 from r1mega.models.safetensors_file import write_file
@@ -94,7 +95,7 @@ class HFWriter:
             write_config(self.partial, self._config, self._carried)
             for file in self._carried:
                 shutil.copyfile(file, self.partial / file.name)
-            os.replace(self.partial, self.folder)
+            self._appear()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -122,6 +123,13 @@ class HFWriter:
             file_of |= dict.fromkeys(shard, name)
         sizes = {tensor: size for shard in self._shards for tensor, size in shard.items()}
         write_index(self.partial, sizes, file_of)
+
+    def _appear(self) -> None:
+        """Rename, with every file and name on the disk before: also a power cut leaves all or nothing."""
+        for path in (*self.partial.iterdir(), self.partial):
+            sync(path)
+        os.replace(self.partial, self.folder)
+        sync(self.folder.parent)
 
     def _failed(self, error: OSError) -> Exception:
         """What to raise for an error of the file system, once the partial folder is removed."""

@@ -155,12 +155,19 @@ def load(
     return loop
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, ascending, damaged ones among them.
+
+    A folder has its marker before it has this name: without it, it is damaged, and not one that a kill has
+    left. That is a step_*.partial, with or without its marker.
+    """
+    names = (re.fullmatch(r"step_(\d{6,})", path.name) for path in folder.glob("step_*"))
+    return sorted(int(name[1]) for name in names if name)
+
+
 def complete_steps(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in a folder, ascending."""
-    names = (re.fullmatch(r"step_(\d+)", path.parent.name) for path in folder.glob(f"step_*/{MARKER}"))
-    return sorted(
-        int(name[1]) for name in names if name
-    )  # a marked step_*.partial was killed before its rename
+    """Those of them that have their marker."""
+    return [step for step in steps(folder) if (step_folder(folder, step) / MARKER).exists()]
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -185,8 +192,8 @@ def prune(folder: Path, keep: int, keep_every: int = 0) -> None:
 
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder, by its marker alone."""
-    steps = complete_steps(folder)
-    return step_folder(folder, steps[-1]) if steps else None
+    found = complete_steps(folder)
+    return step_folder(folder, found[-1]) if found else None
 
 
 def _model_state(policy: Policy, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from r1mega.logs import say
 from r1mega.parallel import on_leader
 from r1mega.train import checkpoint
 from r1mega.train.checkpoint_write import Writing
-from r1mega.train.complete import fault
+from r1mega.train.complete import damaged_name, fault
 from r1mega.train.policy import Policy
 from r1mega.types import Interrupted, UserError
 
@@ -53,11 +53,11 @@ class Keeper:
         """Load the newest checkpoint that is whole: its folder and its loop state; None where there is none.
 
         Every file is read once and compared with its sum, each rank taking a share. Newer ones that are
-        damaged are named and put aside, never deleted. Raises UserError where none is whole, and for one of
-        another model.
+        damaged, or have lost their marker, are named and put aside, never deleted. Raises UserError where
+        there are some and none is whole, and for one of another model.
         """
         faults: dict[Path, str] = {}
-        for step in reversed(on_leader(lambda: checkpoint.complete_steps(self.folder))):
+        for step in reversed(on_leader(lambda: checkpoint.steps(self.folder))):
             one = checkpoint.step_folder(self.folder, step)
             found = self._fault(one)
             if found is not None:
@@ -117,8 +117,7 @@ class Keeper:
 def _put_aside(faults: Mapping[Path, str], chosen: Path) -> None:
     """Under another name a damaged checkpoint is in nobody's way, and does not count among those to keep."""
     for folder, found in faults.items():
-        names = (folder.with_name(f"{folder.name}.damaged{n or ''}") for n in range(10**6))
-        aside = next(path for path in names if not path.exists())
+        aside = damaged_name(folder)
         folder.rename(aside)
         say(
             f"WARNING: {found}. It is kept as {aside.name}; going on from {chosen.name}, the newest whole one"

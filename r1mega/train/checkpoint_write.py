@@ -12,6 +12,7 @@ threads talk through a process group of their own, so that they need not wait fo
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import queue
 import shutil
@@ -32,10 +33,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from r1mega.files import disk_errors, is_disk_full, sync, write_json
 from r1mega.parallel import Mesh, on_leader
-from r1mega.train.complete import Mark, mark, seal
+from r1mega.train.complete import MARKER, Mark, damaged_name, mark, seal
 from r1mega.types import UserError
 
 _FORMAT = CheckpointingConfig("torch_dist", 1)
+_FAILURES = (Exception, CheckpointException)  # the latter is a BaseException, which nobody expects
 
 
 class _Strategy(TorchDistSaveShardedStrategy):  # type: ignore[misc]
@@ -104,14 +106,14 @@ class Writing:
                     validate_access_integrity=validate,
                     async_sharded_save=True,
                 )
-            except CheckpointException as error:  # a BaseException, which nobody expects
+            except CheckpointException as error:
                 raise RuntimeError(f"the checkpoint {folder} could not be written: {error}") from error
         assert strategy.writer is not None
         self._writer, self._index = strategy.writer, strategy.index
         buckets = _staged(self._writer.write_buckets or [], live if group is not None else ())
         self._thread = threading.Thread(target=self._run, args=(buckets,), daemon=True)
         if group is None:
-            self._run(buckets)
+            self._error = self._work(buckets)
         else:
             self._thread.start()
 
@@ -133,13 +135,24 @@ class Writing:
             (self._aside / "model").mkdir(parents=True)
 
     def _run(self, buckets: list[Any]) -> None:
-        """From this rank's copies to a complete checkpoint, in step with the other ranks' threads."""
+        """The thread. Whatever ends it is kept for `finish`, which could not tell it from success."""
+        try:
+            self._error = self._work(buckets)
+        except BaseException as error:
+            self._error = RuntimeError(f"the checkpoint {self.folder} could not be written: {error!r}")
+            self._error.__cause__ = error
+
+    def _work(self, buckets: list[Any]) -> Exception | None:
+        """From this rank's copies to a complete checkpoint, in step with the other ranks' threads.
+
+        What went wrong on any rank, if something did. Raises where the ranks cannot hear of each other.
+        """
         everyones = self._gather(self._write(buckets))
         failures = [one for one in everyones if one.failure is not None]
         error = self._failed(failures) if failures else None
         if error is None and self.mesh.at.rank == 0:
             error = self._complete(everyones)
-        self._error = self._gather(error)[0] if not failures else error
+        return self._gather(error)[0] if not failures else error  # type: ignore[no-any-return]
 
     def _write(self, buckets: list[Any]) -> _Written:
         try:
@@ -150,7 +163,7 @@ class Writing:
                 torch.save(self._rng, written[-1])
                 sync(written[-1])
             return _Written(results, {str(path.relative_to(self._aside)): mark(path) for path in written})
-        except Exception as error:  # all ranks have to hear of it: whoever is left out would wait for ever
+        except _FAILURES as error:  # all ranks have to hear of it: whoever is left out would wait for ever
             return _Written(failure=repr(error), disk_full=is_disk_full(error))
 
     def _failed(self, failures: Sequence[_Written]) -> Exception:
@@ -170,26 +183,26 @@ class Writing:
             seal(self._aside, {name: one for their in everyones for name, one in (their.marks or {}).items()})
             self._rename()
             return None
-        except Exception as error:  # as above
+        except _FAILURES as error:  # as above
             return self._explained(error)
 
     def _rename(self) -> None:
-        """The same step once more: the old one goes when the new one is whole."""
+        """The same step once more: the old one goes when the new one is whole. A damaged one is kept."""
         old = self.folder.with_name(f"{self.folder.name}.old.partial")
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
-            self.folder.rename(old)
+            self.folder.rename(old if (self.folder / MARKER).exists() else damaged_name(self.folder))
         os.rename(self._aside, self.folder)
         sync(self.folder.parent)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _explained(self, error: Exception) -> Exception:
+    def _explained(self, error: BaseException) -> Exception:
         try:
             with disk_errors(self.folder, partial=self._aside if self.mesh.at.rank == 0 else None):
                 raise error
         except UserError as explained:
             return explained
-        except Exception as other:
+        except _FAILURES as other:
             return RuntimeError(f"the checkpoint {self.folder} could not be written: {other!r}")
 
     def _gather(self, value: Any) -> list[Any]:
@@ -215,12 +228,16 @@ def _staged(buckets: Sequence[Any], live: Collection[int]) -> list[Any]:
 
 
 def _write_bucket(writer: FileSystemWriterAsync, bucket: Any) -> list[Any]:
-    """Megatron-Core's own writing and syncing of a file, in this process; raises what it raises."""
+    """Megatron-Core's own writing and syncing of a file, in this process; raises what it raises.
+
+    Without its decorator, which switches off garbage collection: meant for a process that only writes, it
+    would do so for the training in this one.
+    """
     results: queue.Queue[Any] = queue.Queue()
     running: queue.Queue[int] = queue.Queue()
     running.put(0)
     transforms = [writer.transforms] if hasattr(writer, "transforms") else []
-    writer.write_preloaded_data(transforms, 0, bucket, results, running, True)
+    inspect.unwrap(writer.write_preloaded_data)(transforms, 0, bucket, results, running, True)
     _, found = results.get()
     if isinstance(found, Exception):
         raise found

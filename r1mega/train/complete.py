@@ -54,13 +54,14 @@ def seal(folder: Path, known: Mapping[str, Mark] | None = None) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, Mark]:
-    """Every file that was written. Raises UserError where the marker is missing or damaged."""
-    path = folder / MARKER
-    if not path.exists():
-        raise UserError(f"{folder} is no complete checkpoint: it has no {MARKER} file")
+    """Every file that was written. Raises UserError where the marker is missing, damaged or unreadable."""
     try:
-        files = json.loads(path.read_text())["files"]
+        files = json.loads((folder / MARKER).read_text())["files"]
         return {name: Mark(one) if isinstance(one, int) else Mark(**one) for name, one in files.items()}
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no complete checkpoint: it has no {MARKER} file") from error
+    except OSError as error:
+        raise UserError(f"the checkpoint {folder} is damaged: {MARKER} {_unreadable(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the checkpoint {folder} is damaged: {MARKER} cannot be read ({error!r})") from error
 
@@ -76,21 +77,29 @@ def fault(folder: Path, *, content: bool, rank: int = 0, world: int = 1) -> str 
     except UserError as error:
         return str(error)
     for name in sorted(files)[rank::world]:
-        expected, path = files[name], folder / name
-        if not path.exists():
-            return (
-                f"the checkpoint {folder} is damaged: {name} is missing, {expected.bytes} bytes were written"
-            )
-        actual = mark(path) if content and expected.crc32 else Mark(path.stat().st_size)
-        if actual.bytes != expected.bytes:
-            found = f"{name} has {actual.bytes} bytes, {expected.bytes} were written"
-            return f"the checkpoint {folder} is damaged: {found}"
-        if actual.crc32 not in (None, expected.crc32):
-            return (
-                f"the checkpoint {folder} is damaged: {name} has other content than was written "
-                f"(crc32 {actual.crc32}, not {expected.crc32})"
-            )
+        found = _fault_of(folder / name, files[name], content=content)
+        if found is not None:
+            return f"the checkpoint {folder} is damaged: {name} {found}"
     return None
+
+
+def _fault_of(path: Path, expected: Mark, *, content: bool) -> str | None:
+    """Of one file. So are errors of the disk: raised on one rank, they would leave the others waiting."""
+    try:
+        actual = mark(path) if content and expected.crc32 else Mark(path.stat().st_size)
+    except FileNotFoundError:
+        return f"is missing, {expected.bytes} bytes were written"
+    except OSError as error:
+        return _unreadable(error)
+    if actual.bytes != expected.bytes:
+        return f"has {actual.bytes} bytes, {expected.bytes} were written"
+    if actual.crc32 not in (None, expected.crc32):
+        return f"has other content than was written (crc32 {actual.crc32}, not {expected.crc32})"
+    return None
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror or error})"
 
 
 def check(folder: Path, *, content: bool = False) -> None:
@@ -98,3 +107,9 @@ def check(folder: Path, *, content: bool = False) -> None:
     found = fault(folder, content=content)
     if found is not None:
         raise UserError(found)
+
+
+def damaged_name(folder: Path) -> Path:
+    """A free name to keep a damaged checkpoint under."""
+    names = (folder.with_name(f"{folder.name}.damaged{n or ''}") for n in range(10**6))
+    return next(path for path in names if not path.exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -15,10 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+from torch.distributed.checkpoint.api import CheckpointException
 
 from r1mega.config.sections import Checkpoint
 from r1mega.train import checkpoint
 from r1mega.train.checkpoint_keeper import Keeper
+from r1mega.train.checkpoint_write import Writing
 from r1mega.train.complete import fault
 from r1mega.train.policy import Policy
 from r1mega.types import UserError
@@ -117,12 +121,20 @@ def _mix_loops(folder: Path) -> None:
     shutil.copyfile(folder.with_name("step_000002") / "loop.json", folder / "loop.json")
 
 
+def _unreadable(path: Path) -> None:
+    """Linux answers EIO to whoever reads a process's memory at address 0."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_truncate, "were written"),
     "a flipped bit": (_flip, "has other content than was written"),
     "tensors of another step": (_mix, "has other content than was written"),
     "a cursor of another step": (_mix_loops, "loop.json has other content"),
     "a file is missing": (lambda folder: (folder / "rng_00000.pt").unlink(), "rng_00000.pt is missing"),
+    "a file cannot be read": (lambda folder: _unreadable(folder / "about.json"), "about.json cannot be read"),
+    "no marker": (lambda folder: (folder / "COMPLETE").unlink(), "has no COMPLETE file"),
     "an empty marker": (lambda folder: (folder / "COMPLETE").write_text(""), "COMPLETE cannot be read"),
 }
 
@@ -183,18 +195,105 @@ def test_each_fault_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 
 def test_half_written_is_not_there(tmp_path: Path) -> None:
-    """Without its marker, or under its working name, a folder is no checkpoint and is no fault either."""
+    """Under its working name a folder is no checkpoint and no fault either."""
     _three(tmp_path, Run())
     (tmp_path / "step_000003").rename(tmp_path / "step_000003.partial")
-    (tmp_path / "step_000002" / "COMPLETE").unlink()
 
     def resume(rank: int) -> None:
         with Run().policy() as policy:
             found = Keeper(tmp_path, policy, AT_ONCE).resume()
-            assert found is not None and found[1]["step"] == 1
+            assert found is not None and found[1]["step"] == 2
 
     run_ranks(1, resume)
     assert (tmp_path / "step_000002").exists()
+
+
+def test_without_a_marker_nothing_is_begun_anew_or_deleted(tmp_path: Path) -> None:
+    """It is the last that is written under the working name: such a folder was whole once."""
+    step = tmp_path / "step_000001"
+
+    def each(rank: int) -> None:
+        with Run(world=2).policy() as policy:
+            keeper = Keeper(tmp_path, policy, AT_ONCE)
+            assert keeper.resume() is None
+            for _ in range(3):
+                keeper.save(1, {})
+                policy.mesh.barrier()
+                if rank == 0:
+                    (step / "COMPLETE").unlink()
+                policy.mesh.barrier()
+                with pytest.raises(
+                    UserError, match=r"(?s)it has no COMPLETE file.*No checkpoint in .* is whole"
+                ):
+                    keeper.resume()
+
+    run_ranks(2, each)
+    names = ["step_000001", "step_000001.damaged", "step_000001.damaged1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert all((tmp_path / name / "model").exists() for name in names)
+
+
+def test_a_thread_that_dies_is_a_checkpoint_that_failed(tmp_path: Path) -> None:
+    """Not one that is there: nothing older may go for it."""
+
+    class NoAnswer(BaseException):
+        pass
+
+    def lost(self: Writing, value: object) -> list[object]:
+        raise NoAnswer("no answer from rank 1")
+
+    def each(rank: int) -> None:
+        with Run().policy() as policy:
+            keeper = Keeper(tmp_path, policy, Checkpoint(asynchronous=True, keep=1))
+            keeper.save(1, {})
+            keeper.wait()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Writing, "_gather", lost)
+                keeper.save(2, {})
+                with pytest.raises(RuntimeError, match=r"step_000002 could not be written.*from rank 1"):
+                    keeper.wait()
+            assert checkpoint.complete_steps(tmp_path) == [1]
+            assert (tmp_path / "step_000002.partial").exists()
+
+    run_ranks(1, each)
+
+
+@pytest.mark.parametrize("section", [ASIDE, AT_ONCE], ids=["aside", "at once"])
+def test_all_ranks_hear_of_a_failure_of_the_first(section: Checkpoint, tmp_path: Path) -> None:
+    """Also of a CheckpointException, which is no Exception."""
+
+    def fail(*_: object) -> None:
+        raise CheckpointException("the index", {})
+
+    def each(rank: int) -> None:
+        with Run(world=2).policy() as policy, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FileSystemWriterAsync, "finish", fail)
+            keeper = Keeper(tmp_path, policy, section)
+            with pytest.raises(RuntimeError, match=r"step_000001 could not be written.*the index"):
+                keeper.save(1, {})
+                keeper.wait()
+
+    run_ranks(2, each)
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_garbage_is_collected_while_files_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, found = os.fsync, []
+
+    def look(handle: int) -> None:
+        found.append((os.readlink(f"/proc/self/fd/{handle}"), gc.isenabled()))
+        fsync(handle)
+
+    def each(rank: int) -> list[tuple[str, bool]]:
+        monkeypatch.setattr(os, "fsync", look)
+        with Run().policy() as policy:
+            checkpoint.save(policy, tmp_path / "one", {})
+        return found
+
+    seen = run_ranks(1, each)[0]
+    assert [is_on for name, is_on in seen if name.endswith(".distcp")] and all(is_on for _, is_on in seen)
 
 
 def test_each_flipped_bit_is_found(tmp_path: Path) -> None:

@@ -90,9 +90,14 @@ def run_of(kind: str, dtype: str = "float32") -> list[Run]:
 
 
 def test_experts(tmp_path: Path) -> None:
+    single, _, expert, *_ = run_of("v3")
+    check([(expert, single)], tmp_path, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_experts_to_more_ranks(tmp_path: Path) -> None:
     single, _, expert, tensor, *_ = run_of("v3")
-    pairs = [(single, expert), (expert, single), (expert, expert), (expert, tensor)]
-    check(pairs, tmp_path, atol=1e-5)
+    check([(single, expert), (expert, expert), (expert, tensor)], tmp_path, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -117,3 +122,14 @@ def test_virtual_stages_and_cut_contexts(kind: str, tmp_path: Path) -> None:
     others = [Run(kind, 2, sizes, SHARDED) for sizes in ("pp2 vp2", "cp2")]
     pairs = [pair for one in others for pair in ((single, one), (one, single), (one, one), (first, one))]
     check([*pairs, (others[0], data)], tmp_path, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("qwen2_tied", "tp2"), ("v3", "ep2"), ("v3", "tp2 ep2"), ("qwen2_tied", "cp2 tp2")]
+)
+def test_four_ranks(kind: str, sizes: str, tmp_path: Path) -> None:
+    """AdamW's state is shared out among two ranks of several groups at once."""
+    single, four = Run(kind, optimizer=SHARDED), Run(kind, 4, sizes, SHARDED)
+    half = run_of(kind)[2]
+    check([(single, four), (four, single), (four, four), (four, half), (half, four)], tmp_path, atol=1e-5)

@@ -37,9 +37,11 @@ from r1mega.parallel import Layout, Mesh
 from r1mega.train import checkpoint
 from r1mega.train.complete import fault
 from r1mega.train.convert import fill
+from r1mega.train.convert import source as source_module
 from r1mega.train.convert import to_hf as to_hf_module
 from r1mega.train.convert import to_megatron as to_megatron_module
 from r1mega.train.convert.dist_plan import metadata, plan_chunks
+from r1mega.train.convert.dist_tensors import DistTensors
 from r1mega.train.convert.progress import Advance, Display, silent
 from r1mega.train.convert.source import CheckpointFolder, open_weights
 from r1mega.train.convert.to_hf import to_hf
@@ -290,6 +292,47 @@ def test_a_training_checkpoint_gives_what_the_policy_exports(
     assert not list((tmp_path / "bare").glob("tokenizer*"))
 
 
+def test_columns_are_read_in_bands_and_checked(
+    made: dict[Any, Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row-parallel weights of a TP2 layout: no chunk is in memory whole, and a flipped bit shows."""
+    source, folder = made["llama3", torch.float32].hf, tmp_path / "ckpt"
+
+    def write(rank: int) -> None:
+        with Mesh(Layout.of(2, tp=2)) as mesh:
+            policy = Policy(load_spec(source), mesh, dtype="float32")
+            weights.load(policy.spec, mesh, policy.model, HFFolder.open(source))
+            checkpoint.save(policy, folder, {}, optimizer=False)
+
+    run_ranks(2, write)
+    limit = 1024
+    loads: list[str] = []
+    monkeypatch.setattr(source_module, "READ_BYTES", limit)
+    load = DistTensors._load
+
+    def counted(self: DistTensors, chunk: str) -> torch.Tensor:
+        loads.append(chunk)
+        return load(self, chunk)
+
+    monkeypatch.setattr(DistTensors, "_load", counted)
+    opened, tensors = CheckpointFolder.open(folder), read(source)
+    columns = [name for name in tensors if name.endswith(("o_proj.weight", "down_proj.weight"))]
+    assert len(columns) == 8
+    for name in columns:
+        pieces = list(opened.stream(name, Box.whole(tensors[name].shape)))
+        assert max(piece.nbytes for piece in pieces) <= limit < tensors[name].nbytes
+        assert torch.equal(torch.cat(pieces), tensors[name])
+    assert loads == []
+    q, k, v = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv")
+    whole = sum(tensors[name].nbytes for name in (q, k, v))
+    assert opened.held() == 5 * whole // 2  # a chunk is half of q, k and v
+    value = tensors[columns[-1]][-1, -4:].clone().view(torch.uint8).numpy().tobytes()
+    for file in folder.glob("model/*.distcp"):
+        file.write_bytes(file.read_bytes().replace(value, bytes(16)))
+    with pytest.raises(UserError, match="is not what was written"):
+        list(opened.stream(columns[-1], Box.whole(tensors[columns[-1]].shape)))
+
+
 # --- verify -------------------------------------------------------------------------------
 
 
@@ -490,6 +533,29 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(
             to_hf(pair.checkpoint, out)
             untouched = out
         assert found == contents(untouched)
+
+
+def overwritten(folder: Path) -> Display:
+    """A display during which another content of the same size and times is put over every large file."""
+
+    @contextmanager
+    def show(title: str, total: int) -> Iterator[Advance]:
+        yield lambda count: None
+        for file in [*folder.glob("*.safetensors"), *folder.glob("model/*.distcp")]:
+            times = file.stat()
+            file.write_bytes(file.read_bytes()[:-1] + b"!")
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    return show
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(made: dict[Any, Pair], tmp_path: Path) -> None:
+    pair = made["qwen2_tied", torch.float32]
+    source, ckpt = copied(pair.hf, tmp_path / "hf"), copied(pair.checkpoint, tmp_path / "ckpt")
+    for folder, convert_it in ((source, to_megatron), (ckpt, to_hf)):
+        with pytest.raises(UserError, match=r"was changed while it was converted, so nothing was kept"):
+            convert_it(folder, tmp_path / "out", show=overwritten(folder))
+    assert sorted(os.listdir(tmp_path)) == ["ckpt", "hf"]
 
 
 # --- multi-token prediction, reward models, FP8 -------------------------------------------

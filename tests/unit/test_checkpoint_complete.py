@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +46,19 @@ def test_what_a_writer_has_summed_is_taken_from_it(tmp_path: Path) -> None:
     assert files["other"]["bytes"] == 3
 
 
+def _unreadable(path: Path) -> None:
+    """Linux answers EIO to whoever reads a process's memory at address 0."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 @pytest.mark.parametrize(
     ("damage", "said", "by_size"),
     [
         (lambda f: (f / "c").unlink(), "c is missing", True),
         (lambda f: (f / "model/a").write_bytes(b"short"), "model/a has 5 bytes, 200 were written", True),
+        (lambda f: _unreadable(f / "d"), r"d cannot be read \(Input/output error\)", True),
+        (lambda f: _unreadable(f / MARKER), r"COMPLETE cannot be read \(Input/output error\)", True),
         (lambda f: (f / "d").write_bytes(bytes((f / "d").stat().st_size)), "d has other content", False),
         (lambda f: (f / MARKER).unlink(), "is no complete checkpoint: it has no COMPLETE file", True),
         (lambda f: (f / MARKER).write_text('{"files": 3}'), "COMPLETE cannot be read", True),
@@ -60,7 +69,7 @@ def test_what_a_writer_has_summed_is_taken_from_it(tmp_path: Path) -> None:
 def test_faults_are_named(damage: Callable[[Path], object], said: str, by_size: bool, folder: Path) -> None:
     damage(folder)
     told = fault(folder, content=True)
-    assert told is not None and said in told and str(folder) in told
+    assert told is not None and re.search(said, told) and str(folder) in told
     with pytest.raises(UserError, match=said):
         check(folder, content=True)
     assert (fault(folder, content=False) is not None) == by_size
