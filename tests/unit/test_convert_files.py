@@ -199,6 +199,22 @@ def test_what_was_begun_for_something_else_is_thrown_away(tmp_path: Path) -> Non
     assert writer.written == 26 and is_whole(tmp_path / "t")
 
 
+@pytest.mark.parametrize("length", [None, 0, 700], ids=["absent", "empty", "short"])
+def test_parts_whose_file_is_gone_are_written_again(tmp_path: Path, length: int | None) -> None:
+    """Also when the next attempt is killed after it has made the file anew, full of zeros."""
+    target, file = tmp_path / "t", tmp_path / "t.partial" / "content" / "a.bin"
+    killed(target, Writer(stop_at=22))
+    if length is None:
+        file.unlink()
+    else:
+        os.truncate(file, length)
+    killed(target, Writer(stop_at=0))
+    assert file.stat().st_size == 1000
+    writer = Writer()
+    fill(target, writer)
+    assert writer.written == 26 - 2 and is_whole(target)  # b.bin's one whole segment stayed
+
+
 def test_a_torn_line_and_a_missing_folder_count_for_nothing(tmp_path: Path) -> None:
     target, room = tmp_path / "t", tmp_path / "t.partial"
     killed(target, Writer(stop_at=9))

@@ -2,6 +2,7 @@
 
     python tools/bench/train_step.py --threads 1 --reps 3
     python tools/bench/train_step.py --trl-python path/to/venv/bin/python    also TRL's SFTTrainer, packed
+    python tools/bench/train_step.py --mfu qwen2.5-1.5b --peak-tflops 989    one GPU's utilisation, see mfu.py
 
 The work is the same for all: a Qwen2-shaped model of 6.0M parameters in float32, log-normal lengths (8 to
 512 tokens, mean about 120), 16 sequences an optimizer step (TRL: 4 packed rows of 512, about as many tokens),
@@ -241,9 +242,24 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--limit", type=int, default=256, help="sequences")
     parser.add_argument("--trl-python", help="python of an environment with TRL; without it TRL is left out")
+    text = "measure model FLOPs utilisation of this shape instead, in bfloat16 on the device that is there"
+    parser.add_argument("--mfu", metavar="SHAPE", help=f"{text}: qwen2.5-1.5b or v3-small")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="of the device, dense bfloat16 (H100 and H200: 989)"
+    )
     parser.add_argument("--only", choices=list(RUNNERS), help=argparse.SUPPRESS)
     parser.add_argument("--checkpoint", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.mfu:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+        from tools.bench import mfu
+
+        if options.mfu not in mfu.SHAPES:
+            parser.error(f"--mfu is {options.mfu}; allowed are {', '.join(mfu.SHAPES)}")
+        if options.peak_tflops is None or options.peak_tflops <= 0:
+            parser.error("--mfu needs --peak-tflops: the device's peak in dense bfloat16, above 0")
+        print(mfu.measure(mfu.SHAPES[options.mfu], options.peak_tflops, options.reps, options.threads))
+        return
     if options.only:
         result = RUNNERS[options.only](options.checkpoint, sequences(options.limit), options.threads)
         print(json.dumps(result))

@@ -20,7 +20,13 @@ from r1mega.train.complete import check
 from r1mega.train.convert.cast import dtype_name
 from r1mega.train.convert.fit import check_model
 from r1mega.train.convert.memory import predicted
-from r1mega.train.convert.source import Weights, check_folder, is_checkpoint, open_weights
+from r1mega.train.convert.source import (
+    CheckpointFolder,
+    Weights,
+    check_folder,
+    is_checkpoint,
+    open_weights,
+)
 from r1mega.train.convert.target import default_workers
 from r1mega.types import UserError
 
@@ -30,6 +36,7 @@ class Description:
     """fault: why it is not complete, "" where it is. inventory: empty where there is a fault.
 
     quantised: how many tensors are stored in FP8; the inventory says what they stand for.
+    held:      bytes of memory that converting takes for chunks which are no stretches of a tensor.
     """
 
     path: Path
@@ -39,6 +46,7 @@ class Description:
     inventory: Mapping[str, TensorInfo]
     fault: str
     quantised: int = 0
+    held: int = 0
 
     def lines(self, tensors: int) -> Iterator[str]:
         """For people. tensors: how many to list."""
@@ -64,7 +72,7 @@ class Description:
         size = sum(info.nbytes for info in self.inventory.values())  # of what is stored in FP8: dequantised
         yield f"  size        {decimal(size)} in {self.files} file{'s' if self.files > 1 else ''}"
         workers = default_workers()
-        memory = decimal(predicted(self.inventory, workers))
+        memory = decimal(predicted(self.inventory, workers, self.held))
         yield f"  converting  takes about {memory} of memory ({workers} workers)"
         yield f"  tensors     {len(self.inventory)}"
         width = max(map(len, self.inventory))
@@ -81,17 +89,19 @@ def describe(path: Path) -> Description:
         check(path)  # says what an interrupted write lacks
     spec = load_facts(path)
     inventory: Mapping[str, TensorInfo] = {}
-    fault, quantised = "", 0
+    fault, quantised, held = "", 0, 0
     try:
         weights: Weights = open_weights(path)
         if isinstance(weights, HFFolder):
             check_model(spec, weights)
             quantised = len(weights.quantised)
+        elif isinstance(weights, CheckpointFolder):
+            held = weights.held()
         inventory = weights.inventory
     except UserError as error:
         fault = str(error)
     files = set(path.glob("model/*.distcp")) if checkpoint else {info.file for info in inventory.values()}
-    return Description(path, _kind(path, checkpoint), spec, len(files), inventory, fault, quantised)
+    return Description(path, _kind(path, checkpoint), spec, len(files), inventory, fault, quantised, held)
 
 
 def _kind(path: Path, checkpoint: bool) -> str:

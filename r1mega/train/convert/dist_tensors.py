@@ -22,7 +22,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from r1mega.models.blocks import Block, Box
-from r1mega.models.spans import memory, read_at, steps
+from r1mega.models.spans import READ_BYTES, memory, read_at, steps
 from r1mega.train.convert.archive import Found, find
 from r1mega.types import UserError
 
@@ -32,7 +32,7 @@ _UNREADABLE = (
     BadZipFile, UnpicklingError, EOFError, NotImplementedError, RuntimeError, ValueError,
     AttributeError, IndexError, KeyError, TypeError,
 )  # fmt: skip
-_KEPT_CHUNKS = 4  # in memory: tensors that lie in one chunk (q, k and v) are read one after another
+KEPT_CHUNKS = 4  # in memory: tensors that lie in one chunk (q, k and v) are read one after another
 _OPEN_FILES = 16
 
 
@@ -66,7 +66,7 @@ class DistTensors:
                 self.chunks.append(Block(key, Box(start, stop), name, Box.whole(size)))
                 self._place[name] = (info.relative_path, info.offset, info.length)
                 self._sizes[name] = size
-        self._chunk = lru_cache(_KEPT_CHUNKS)(self._load)
+        self._chunk = lru_cache(KEPT_CHUNKS)(self._load)
         self._file = lru_cache(_OPEN_FILES)(lambda file: (folder / file).open("rb", buffering=0))
 
     def shape(self, chunk: str) -> tuple[int, ...]:
@@ -76,7 +76,9 @@ class DistTensors:
         """A view of this box of a chunk. Raises UserError where the file is damaged."""
         return self._chunk(chunk)[box.slices]
 
-    def stream(self, chunk: str, box: Box, multiple: int = 1) -> Iterator[torch.Tensor]:
+    def stream(
+        self, chunk: str, box: Box, multiple: int = 1, size: int = READ_BYTES
+    ) -> Iterator[torch.Tensor]:
         """All of a chunk in small pieces, as `steps` cuts `box`, which has its elements in the same order.
 
         Raises UserError where the file is damaged: at the end, when its checksum is known.
@@ -85,11 +87,11 @@ class DistTensors:
         found = self._find(chunk)
         if found is None:
             whole = self._load(chunk).reshape(box.shape)
-            for part in steps(box, whole.itemsize, multiple=multiple):
+            for part in steps(box, whole.itemsize, size, multiple):
                 yield whole[_moved(part, box).slices]
             return
         opened, at, crc = self._file(file), offset + found.start, 0
-        for part in steps(box, found.dtype.itemsize, multiple=multiple):
+        for part in steps(box, found.dtype.itemsize, size, multiple):
             piece = torch.empty(part.shape, dtype=found.dtype)
             read_at(opened.fileno(), at, piece, str(opened.name))
             content = memory(piece)

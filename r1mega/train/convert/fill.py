@@ -94,7 +94,7 @@ def filled(
     """
     room = target.with_name(target.name + ".partial")
     content = room / _CONTENT
-    with disk_errors(target), _journal(room, plan.key) as (journal, done):
+    with disk_errors(target), _journal(room, plan) as (journal, done):
         rest = sum(plan.files.values()) - sum(_on_disk(content / file) for file in plan.files)
         try:
             check_space(target, max(0, rest))
@@ -105,13 +105,14 @@ def filled(
         try:
             for file, size in plan.files.items():
                 _make(content / file, size)
+            _sync_folders(target.parent, room, content)
             with show(_title(done, plan), sum(segment.nbytes for segment in plan.segments)) as advance:
                 advance(sum(plan.segments[i].nbytes for i in done))
                 _fill(content, plan, write, workers, advance, journal, done)
-            for file in plan.files:
-                sync(content / file)
             _remove_others(content, plan)
             yield content, [done[i] for i in range(len(plan.segments))]
+            for path in (content, *content.rglob("*")):  # what the caller has added, and all folders
+                sync(path)
         except (KeyboardInterrupt, OSError):
             raise
         except BaseException:
@@ -147,9 +148,8 @@ def _fill(
             os.fdatasync(file)
         finally:
             os.close(file)
-        line = json.dumps({"segment": number, "facts": facts}) + "\n"
         with lock:
-            os.write(journal, line.encode())
+            os.write(journal, _line(number, facts).encode())
             done[number] = facts
 
     threads = torch.get_num_threads()
@@ -172,11 +172,16 @@ def _wait(todo: Sequence[Future[None]]) -> None:
 
 
 @contextmanager
-def _journal(room: Path, key: str) -> Iterator[tuple[int, dict[int, Mapping[str, Any]]]]:
-    """The journal to append to, and what it says. What was begun under another key goes."""
+def _journal(room: Path, plan: Plan[T]) -> Iterator[tuple[int, dict[int, Mapping[str, Any]]]]:
+    """The journal to append to, and what it says. What was begun under another key goes.
+
+    Segments whose file is absent or of another length count for nothing: a crash of the machine, or
+    somebody's hand, has taken them. The journal says so before the file is made anew, or the next attempt
+    would trust zeros.
+    """
     room.mkdir(parents=True, exist_ok=True)
     with _locked(room / _JOURNAL) as journal:
-        done = _read(room / _JOURNAL, key) if (room / _CONTENT).exists() else None
+        done = _read(room / _JOURNAL, plan.key) if (room / _CONTENT).exists() else None
         if done is None:
             done = {}
             for other in room.iterdir():  # also what other writers have left under this name
@@ -185,8 +190,12 @@ def _journal(room: Path, key: str) -> Iterator[tuple[int, dict[int, Mapping[str,
                 elif other.name != _JOURNAL:
                     other.unlink()
             os.ftruncate(journal, 0)
-            os.write(journal, (json.dumps({"key": key}) + "\n").encode())
+            os.write(journal, (json.dumps({"key": plan.key}) + "\n").encode())
             (room / _CONTENT).mkdir()
+        if lost := [i for i in done if not _is_whole(room / _CONTENT, plan, plan.segments[i].file)]:
+            os.write(journal, "".join(_line(i, None) for i in lost).encode())
+            os.fsync(journal)
+            done = {i: facts for i, facts in done.items() if i not in lost}
         yield journal, done
 
 
@@ -219,10 +228,24 @@ def _read(journal: Path, key: str) -> dict[int, Mapping[str, Any]] | None:
     for line in lines:
         try:
             said = json.loads(line)
-            done[said["segment"]] = said["facts"]
+            number, facts = said["segment"], said["facts"]
         except (ValueError, KeyError, TypeError):
             continue
+        if facts is None:
+            done.pop(number, None)
+        else:
+            done[number] = facts
     return done
+
+
+def _line(segment: int, facts: Mapping[str, Any] | None) -> str:
+    """Of the journal. facts: None for a segment that was done and is lost."""
+    return json.dumps({"segment": segment, "facts": facts}) + "\n"
+
+
+def _is_whole(content: Path, plan: Plan[T], file: str) -> bool:
+    path = content / file
+    return path.is_file() and path.stat().st_size == plan.files[file]
 
 
 def _make(file: Path, size: int) -> None:
@@ -230,6 +253,12 @@ def _make(file: Path, size: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab"):
         os.truncate(file, size)
+
+
+def _sync_folders(parent: Path, room: Path, content: Path) -> None:
+    """Names first: what the journal says is there must be found after a crash of the machine."""
+    for folder in (content, *(path for path in content.rglob("*") if path.is_dir()), room, parent):
+        sync(folder)
 
 
 def _remove_others(content: Path, plan: Plan[T]) -> None:

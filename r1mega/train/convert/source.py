@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +16,11 @@ from r1mega.models.families import checkpoint_shapes, table
 from r1mega.models.hf import HFFolder
 from r1mega.models.reward_head import load_facts
 from r1mega.models.safetensors_file import TensorInfo
-from r1mega.models.spans import steps
+from r1mega.models.spans import READ_BYTES, steps
 from r1mega.models.spec import ModelSpec
 from r1mega.train.complete import MARKER, check
 from r1mega.train.convert.cast import DTYPES
-from r1mega.train.convert.dist_tensors import DistTensors
+from r1mega.train.convert.dist_tensors import KEPT_CHUNKS, DistTensors
 from r1mega.train.convert.places import places
 from r1mega.types import UserError
 
@@ -57,6 +59,8 @@ class CheckpointFolder:
         self.path, self.spec, self.config = path, spec, spec.hf
         self.carried = path / "hf" if (path / "hf").is_dir() else None
         self._tensors = tensors
+        self._whole_chunks = threading.Lock()
+        """Held by the one thread that streams from chunks which have to be in memory whole."""
         stored = compose(table(spec, with_copies=True), places(spec, tensors.shapes))
         chunks = compose(stored, tensors.chunks)
         shapes, bias_dtype = checkpoint_shapes(spec), _expert_bias_dtype(path)
@@ -95,20 +99,71 @@ class CheckpointFolder:
     def stream(self, name: str, box: Box, multiple: int = 1) -> Iterator[torch.Tensor]:
         """A box of whole rows in pieces, as `Weights` says.
 
-        Chunks that are stretches of the tensor pass by piece by piece; of others the box is put together.
+        Chunks that are stretches of the tensor, or of its columns, pass by piece by piece. Others are put
+        together in memory, by one thread at a time.
         """
         dtype, blocks = self.inventory[name].dtype, self._blocks[name]
-        if box != Box.whole(self.inventory[name].shape) or not _stacked(blocks, multiple):
-            whole = self.read(name, box)
-            for part in steps(Box.whole(box.shape), dtype.itemsize, multiple=multiple):
-                yield whole[part.slices]
+        is_whole = box == Box.whole(self.inventory[name].shape)
+        if is_whole and self._are_columns(blocks):
+            yield from self._columns(blocks, dtype, multiple)
+        elif is_whole and _stacked(blocks, multiple):
+            for block in blocks:
+                yield from self._stretch(block, dtype, multiple)
+        else:
+            with self._whole_chunks:
+                whole = self.read(name, box)
+                for part in steps(Box.whole(box.shape), dtype.itemsize, multiple=multiple):
+                    yield whole[part.slices]
+
+    def held(self) -> int:
+        """Bytes that `stream` has in memory besides its pieces, at most: chunks that are no stretches."""
+        found = [0]
+        for name, blocks in self._blocks.items():
+            chunks = [block.dst for block in blocks if not self._is_chunk(block)]
+            item = self.inventory[name].dtype.itemsize
+            largest = max((prod(self._tensors.shape(chunk)) for chunk in chunks), default=0)
+            found.append((KEPT_CHUNKS + 1) * largest * item)
+            if not _stacked(blocks, 1) and not self._are_columns(blocks):
+                found.append(found.pop() + prod(self.inventory[name].shape) * item)
+        return max(found)
+
+    def _stretch(self, block: Block, dtype: torch.dtype, multiple: int) -> Iterator[torch.Tensor]:
+        if self._is_chunk(block):
+            for piece in self._tensors.stream(block.dst, block.src_box, multiple):
+                yield piece.to(dtype)
             return
-        for block in blocks:
-            if block.dst_box == Box.whole(self._tensors.shape(block.dst)):
-                for piece in self._tensors.stream(block.dst, block.src_box, multiple):
-                    yield piece.to(dtype)
-            else:
-                yield self._tensors.read(block.dst, block.dst_box).reshape(block.src_box.shape).to(dtype)
+        with self._whole_chunks:
+            yield self._tensors.read(block.dst, block.dst_box).reshape(block.src_box.shape).to(dtype)
+
+    def _columns(self, blocks: Sequence[Block], dtype: torch.dtype, multiple: int) -> Iterator[torch.Tensor]:
+        """Row bands of chunks that lie side by side, each read from its beginning to its end."""
+        width = sum(block.src_box.shape[1] for block in blocks) * dtype.itemsize
+        rows = max(multiple, READ_BYTES // width // multiple * multiple)
+        streams = [
+            self._tensors.stream(
+                block.dst, block.src_box, multiple, rows * block.src_box.shape[1] * dtype.itemsize
+            )
+            for block in blocks
+        ]
+        for pieces in zip(*streams, strict=True):
+            yield torch.cat(pieces, 1).to(dtype)
+
+    def _are_columns(self, blocks: Sequence[Block]) -> bool:
+        """Whether the blocks are chunks of all rows each: a band of rows is then a stretch of every one."""
+        first = blocks[0].src_box
+        return (
+            len(blocks) > 1
+            and len(first.shape) == 2
+            and first.shape[0] > 1
+            and all(
+                self._is_chunk(b)
+                and (b.src_box.start[0], b.src_box.stop[0]) == (first.start[0], first.stop[0])
+                for b in blocks
+            )
+        )
+
+    def _is_chunk(self, block: Block) -> bool:
+        return block.dst_box == Box.whole(self._tensors.shape(block.dst))
 
 
 def _stacked(blocks: Sequence[Block], multiple: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from r1mega.models.spans import memory, write_at
 from r1mega.train.convert.cast import cast, dtype_name
 from r1mega.train.convert.fill import Plan, Segment, filled, segments
 from r1mega.train.convert.hf_plan import HFPlan, plan_folder
-from r1mega.train.convert.identity import identity
+from r1mega.train.convert.identity import check_unchanged, identity
 from r1mega.train.convert.progress import Advance, Display, silent
 from r1mega.train.convert.source import CheckpointFolder, Weights, open_weights
 from r1mega.train.convert.target import check_target, default_workers
@@ -53,7 +53,8 @@ def to_hf(
     config = checkpoint.config if dtype is None else _with_dtype(checkpoint.config, dtype)
     layout = plan_folder(checkpoint.inventory, dtype)
     small = carried_files(carry_from or checkpoint.carried, config)
-    key = identity("to-hf 1", source, checkpoint, small, str(dtype))
+    read_from = partial(identity, "to-hf 1", source, checkpoint, small, str(dtype))
+    key = read_from()
     writer = _Writer(checkpoint, layout)
     with filled(target, _plan(layout, key), writer.write, workers or default_workers(), show) as (
         room,
@@ -63,6 +64,7 @@ def to_hf(
         write_config(room, config, small)
         for file in small:
             shutil.copyfile(file, room / file.name)
+        check_unchanged(source, key, read_from())
     return reduce(add, (Loss(**said) for said in facts), Loss()) if dtype == CODE else None
 
 

@@ -7,6 +7,7 @@ import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from r1mega.train.convert.cast import cast, dtype_name
 from r1mega.train.convert.dist_plan import Chunk, metadata, plan_chunks, write_metadata
 from r1mega.train.convert.fill import Plan, Segment, filled, segments
 from r1mega.train.convert.fit import check_model, dtypes
-from r1mega.train.convert.identity import identity
+from r1mega.train.convert.identity import check_unchanged, identity
 from r1mega.train.convert.progress import Advance, Display, silent
 from r1mega.train.convert.source import EXPERT_BIAS_DTYPE, open_weights
 from r1mega.train.convert.target import check_target, default_workers
@@ -71,7 +72,8 @@ def to_megatron(
     stored_dtype, bias_dtype = dtypes(spec, folder) if dtype is None else (dtype, torch.float32)
     chunks = plan_chunks(spec, folder.inventory, stored_dtype)
     small = small_files(source)
-    plan = _plan(chunks, identity("to-megatron 1", source, folder, small, str(dtype)))
+    read_from = partial(identity, "to-megatron 1", source, folder, small, str(dtype))
+    plan = _plan(chunks, read_from())
     with filled(target, plan, _Writer(folder).write, workers or default_workers(), show) as (room, facts):
         sums = _sums(plan, facts)
         _write_rest(room, spec, chunks)
@@ -82,6 +84,7 @@ def to_megatron(
         (room / "hf").mkdir(exist_ok=True)
         for file in small:
             shutil.copyfile(file, room / "hf" / file.name)
+        check_unchanged(source, plan.key, read_from())
         seal(room, sums)
 
 
