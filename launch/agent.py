@@ -173,6 +173,7 @@ def run_ranks(
     """Run `command` as `nproc` ranks until all have ended, or one has failed and the others were stopped.
 
     meeting: of the nodes of a job, of which this one has `nproc` ranks; None: they are on this machine alone.
+    With one, the signals that stop are ignored from the ranks' end on.
     """
     quiet()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -204,6 +205,10 @@ def run_ranks(
     except Hung:
         return Ended(agent.exit_codes(), hang=agent.hang)
     finally:
+        if meeting is not None:  # the supervisor has yet to tell how they ended: a signal would lose that
+            before = dict.fromkeys(before, signal.SIG_IGN)
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
         if watcher is not None:
             watcher.close()
         handler.shutdown()

@@ -2,8 +2,9 @@
 
 time limit (USR1)     the ranks keep a checkpoint, the job puts itself back into the queue
 preemption (TERM)     the ranks keep a checkpoint while there is time; Slurm queues the job again
+preemption, unsaid    the ranks alone get TERM and keep a checkpoint, the job queues itself again
 scancel (TERM)        the same, and the job is gone
-a node is lost        Slurm queues the job again, without that node
+a node is lost        the job queues itself again, without that node; or Slurm does, who is first
 a node is not fit     its supervisor says so; the job queues itself again, without that node
 anything else         the job has failed, and Slurm stops those that depend on it
 """
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,13 +31,17 @@ from launch.records import ended, record, rivals
 from launch.request import Request
 from launch.slurm import Allocation
 from launch.step import environment, step
+from launch.submission import SCRIPT as SUBMITIT
+from r1mega.config.cluster import Cluster
 from r1mega.planner.roles import plan_roles
 from r1mega.report.jobs import State, job_folder
 from r1mega.report.status import describe_end
 from r1mega.types import UserError
 
 UNFIT_ALONE = 3  # nodes that a job of one node tries before it gives up
-LATE = GRACE + 60  # seconds after which supervisors that were asked to stop are stopped
+LATE = 30  # seconds beyond their grace after which supervisors that were asked to stop are stopped
+LEFT_ALONE = 60  # seconds that srun may wait for nodes that are dead, when all others have ended
+WORD = 30.0  # seconds in which a shared file system shows what a supervisor has written
 SIGNALS = {
     signal.SIGUSR1: "time is nearly up (the limit, or preemption)",
     signal.SIGTERM: "Slurm ends the job",
@@ -117,21 +122,28 @@ def run_step(
     head = Head(request.nodes, secrets.token_hex(16))
     arguments = ["-m", "launch.node", "--head", f"{address}:{head.port}", "--ranks", str(request.ranks)]
     arguments += ["--ranks-per-node", str(cluster.nodes.ranks), "--gpus", str(cluster.nodes.gpus)]
-    arguments += ["--folder", str(folder.absolute()), "--hang-seconds", str(cluster.hang_minutes * 60)]
+    grace = grace_of(cluster)
+    arguments += ["--grace", f"{grace:g}", "--hang-seconds", str(cluster.hang_minutes * 60)]
+    arguments += ["--folder", str(folder.absolute())]
     arguments += ["--threads", str(request.config.threads or 0), "--", *request.rank_arguments]
     command = step(
         cluster,
         nodes=request.nodes,
-        cpus=cluster.nodes.cpus or have.cpus,
+        cpus=min(cluster.nodes.cpus or have.cpus, have.cpus),
         arguments=arguments,
         folders=[Path.cwd(), request.run.absolute()],
     )
     env = {**os.environ, TOKEN: head.token, **environment(cluster)}
     # A session of its own: Ctrl-C at a terminal must reach the ranks by way of us only.
     process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
-    wait(process, head, asked, lambda: note_stop(request, have, asked))
+    late = wait(process, head, asked, lambda: note_stop(request, have, asked), grace)
     head.close()
-    return gather(request, hosts, folder, head, asked)
+    return gather(request, hosts, folder, head, asked, late=late)
+
+
+def grace_of(cluster: Cluster) -> float:
+    """Seconds that ranks have to keep a checkpoint: until the time limit, less a minute for what follows."""
+    return max(GRACE, cluster.slurm.stop_before - 60)
 
 
 def note_stop(request: Request, have: Allocation, asked: Asked) -> None:
@@ -141,9 +153,20 @@ def note_stop(request: Request, have: Allocation, asked: Asked) -> None:
     ended(request.run, have.job, "stopped", INTERRUPTED, said)
 
 
-def wait(process: subprocess.Popen[bytes], head: Head, asked: Asked, on_stop: Callable[[], None]) -> None:
-    """Until srun has ended; a signal asks the supervisors to stop, and stops them when they are late."""
+def wait(
+    process: subprocess.Popen[bytes],
+    head: Head,
+    asked: Asked,
+    on_stop: Callable[[], None],
+    grace: float = GRACE,
+) -> bool:
+    """Until srun has ended; a signal asks the supervisors to stop, and stops them when they are late.
+
+    Returns whether any were.
+    """
+    late = False
     told: float | None = None
+    alone: float | None = None
     while process.poll() is None:
         if asked.by is not None and told is None:
             told = time.monotonic()
@@ -151,15 +174,23 @@ def wait(process: subprocess.Popen[bytes], head: Head, asked: Asked, on_stop: Ca
             on_stop()
         if told is None and head.order:
             told = time.monotonic()  # a node has failed; the head has asked the others
-        if told is not None and time.monotonic() > told + LATE:
+        if told is not None and time.monotonic() > told + grace + LATE:
             process.terminate()
-            told = time.monotonic()
+            told, late = time.monotonic(), True
+        if head.all_ended:
+            alone = alone or time.monotonic()
+            if time.monotonic() > alone + LEFT_ALONE:
+                process.terminate()
+                alone = time.monotonic()
         time.sleep(0.2)
+    return late
 
 
-def gather(request: Request, hosts: tuple[str, ...], folder: Path, head: Head, asked: Asked) -> Ending:
-    """What the nodes have left, as one ending."""
-    ends = {node: end for node in range(request.nodes) if (end := NodeEnd.read(folder, node)) is not None}
+def gather(
+    request: Request, hosts: tuple[str, ...], folder: Path, head: Head, asked: Asked, *, late: bool = False
+) -> Ending:
+    """What the nodes have left, as one ending. late: supervisors were stopped, which had not ended."""
+    ends = read_words(folder, request.nodes, head.told)
     unfit = {end.host: end.bad for end in ends.values() if end.bad}
     per_node = request.cluster.nodes.ranks
     silent = {
@@ -172,8 +203,40 @@ def gather(request: Request, hosts: tuple[str, ...], folder: Path, head: Head, a
     if not ends:
         text = "error: no supervisor has left word: could Slurm start them? see above"
         return Ending(Outcome(INTERRUPTED if asked.by else 1, text), asked.by, {})
-    outcome = conclude(ends.values(), silent, first=head.order, stopping=asked.by is not None)
+    stopping = asked.by is not None
+    left = [node for node in range(request.nodes) if node not in ends]
+    if lost := lost_nodes(left, head.gone, stopping=stopping, late=late):
+        gone = {hosts[node]: "no word of its supervisor" for node in lost}
+        return Ending(Outcome(1, f"lost: {_list(gone)}"), asked.by, gone)
+    outcome = conclude(
+        ends.values(),
+        silent,
+        first=head.order,
+        stopping=stopping,
+        grace=grace_of(request.cluster),
+    )
     return Ending(outcome, asked.by, {})
+
+
+def read_words(folder: Path, nodes: int, told: Collection[int]) -> dict[int, NodeEnd]:
+    """node -> its last word. told: nodes that have left one, which a shared file system may show late."""
+    until = time.monotonic() + WORD
+    while True:
+        ends = {node: end for node in range(nodes) if (end := NodeEnd.read(folder, node)) is not None}
+        if ends.keys() >= set(told) or time.monotonic() > until:
+            return ends
+        time.sleep(0.5)
+
+
+def lost_nodes(silent: Collection[int], gone: Collection[int], *, stopping: bool, late: bool) -> list[int]:
+    """Of the nodes that left no word those that are dead. Pure.
+
+    stopping: Slurm asked the job to stop, and may have ended supervisors. gone: nodes whose connection broke.
+    late: srun was stopped, and with it supervisors that lived.
+    """
+    if stopping:
+        return []
+    return sorted(node for node in silent if node in gone or not late)
 
 
 def _list(unfit: Mapping[str, str]) -> str:
@@ -183,11 +246,13 @@ def _list(unfit: Mapping[str, str]) -> str:
 def conclude_job(request: Request, have: Allocation, ending: Ending) -> Outcome:
     """Record the end; put the job back into the queue where it is to go on."""
     outcome = ending.outcome
-    timed_out = ending.asked == signal.SIGUSR1 and outcome.code == INTERRUPTED
+    # Of a stop that nobody told us of Slurm told the ranks. submitit queues its jobs again by itself.
+    interrupted = outcome.code == INTERRUPTED and ending.asked != signal.SIGINT
+    interrupted = interrupted and (ending.asked == signal.SIGUSR1 or request.script != SUBMITIT)
     # Where every node is said to be unfit, it is the cluster file rather than the nodes.
     some = 0 < len(ending.unfit) < request.nodes or (request.nodes == 1 and have.restarts < UNFIT_ALONE)
     unfit = bool(ending.unfit) and some and ending.asked in (None, signal.SIGUSR1)
-    again = timed_out or unfit
+    again = (interrupted or unfit) and slurm.wanted(have.job)
     if again and have.restarts >= request.cluster.slurm.requeues:
         again = False
         outcome = Outcome(outcome.code, f"{outcome.message}; not queued again: slurm.requeues is reached")

@@ -22,6 +22,8 @@ from typing import Any
 
 TOKEN = "R1MEGA_CONTROL_TOKEN"
 HELLO = 300.0  # seconds in which a supervisor finds the head, and the head node 0
+ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 90_000}
+"""Options of Linux, in seconds (the last in ms), by which a node that is switched off is noticed in 90 s."""
 
 
 class Head:
@@ -36,6 +38,7 @@ class Head:
         self.order: list[int] = []  # nodes that failed, first heard of first
         self._server = socket.create_server(("", 0), backlog=max(128, nodes))
         self.port: int = self._server.getsockname()[1]
+        self.gone: set[int] = set()  # nodes whose supervisor broke off without a word
         self._lines: dict[int, _Line] = {}
         self._ended: set[int] = set()
         self._store: int | None = None
@@ -50,6 +53,17 @@ class Head:
 
     def close(self) -> None:
         self._server.close()
+
+    @property
+    def all_ended(self) -> bool:
+        with self._mutex:
+            return len(self._ended) == self.nodes
+
+    @property
+    def told(self) -> frozenset[int]:
+        """Nodes that said how their ranks ended, and so have left word of it."""
+        with self._mutex:
+            return frozenset(self._ended - self.gone)
 
     def _accept(self) -> None:
         while True:
@@ -78,6 +92,8 @@ class Head:
         ended = line.read()
         with self._mutex:
             self._ended.add(node)
+            if ended is None:
+                self.gone.add(node)
             if ended is None or ended["ended"]:
                 self.order.append(node)
                 self._stopping = True
@@ -135,10 +151,18 @@ class Node:
             self._on_stop()
 
 
+def keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in ALIVE.items():
+        if hasattr(socket, name):  # macOS lacks some
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class _Line:
     """Messages over a connection: one thread reads, any may write one after another."""
 
     def __init__(self, connection: socket.socket) -> None:
+        keep_alive(connection)
         self._in = connection.makefile("r", encoding="utf-8")
         self._out = connection.makefile("w", encoding="utf-8")
 

@@ -71,12 +71,14 @@ def conclude(
     *,
     first: Sequence[int] = (),
     stopping: bool = False,
+    grace: float = GRACE,
 ) -> Outcome:
     """How the job ended, from how its nodes did: one line that names rank and node. Pure.
 
     silent:   host -> ranks of the nodes whose supervisor left no word: Slurm or the kernel killed it.
     first:    nodes in the order in which they were heard to fail.
     stopping: the job was asked to stop; then who was killed late is not to blame.
+    grace:    seconds that ranks had to stop.
     """
     from launch.agent import Ended
 
@@ -98,4 +100,4 @@ def conclude(
     # The job stops the other nodes when one fails; only where none has was it somebody else who did.
     stopped = stopping or (not order and any(end.stopped for end in nodes))
     ended = Ended(codes, tuple(order), stopped=stopped)
-    return verdict(ended, reports, GRACE, hosts if len({*hosts.values()}) > 1 else {})
+    return verdict(ended, reports, grace, hosts if len({*hosts.values()}) > 1 else {})

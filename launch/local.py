@@ -115,8 +115,9 @@ def verdict(
         if not failed:
             said = [told[rank].message for rank in sorted(told)]
             return Outcome(INTERRUPTED, said[0] if said else f"interrupted: {GO_ON}")
-        if all(code == -signal.SIGKILL for code in failed.values()):
-            late = ", ".join(map(str, sorted(failed)))
+        # Who was killed late is not to blame, nor are its peers, which find their connections closed.
+        killed = [rank for rank, code in failed.items() if code == -signal.SIGKILL]
+        if late := ", ".join(str(rank) for rank in sorted(killed) if rank not in ended.order):
             return Outcome(
                 INTERRUPTED, f"interrupted: rank {late} did not stop in {grace:g} s, killed; {GO_ON}"
             )

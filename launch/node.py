@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -62,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads a rank; 0: its share of the cores"
     )
+    parser.add_argument(
+        "--grace", type=float, default=GRACE, help="seconds that ranks have to keep a checkpoint"
+    )
     parser.add_argument("command", nargs="+", help="of each rank: arguments of python")
     return parser
 
@@ -82,12 +86,20 @@ def what_is_wrong(options: argparse.Namespace) -> str:
     return ""
 
 
-def gpus() -> int:
-    """GPUs that answer. nvidia-smi asks the driver, which is what breaks."""
+def gpus(patience: float = 120.0) -> int:
+    """GPUs that answer within `patience` seconds. nvidia-smi asks the driver, which is what breaks."""
     if shutil.which("nvidia-smi") is None:
         return 0
-    done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=120)
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(["nvidia-smi", "--list-gpus"], stdout=said, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + patience
+        while process.poll() is None:
+            if time.monotonic() > until:
+                process.kill()  # nor waited for: within a driver that hangs nothing ends it
+                return 0
+            time.sleep(0.05)
+        said.seek(0)
+        return sum(line.startswith("GPU ") for line in said)
 
 
 def supervise(options: argparse.Namespace, node: int, host: str, ranks: range) -> None:
@@ -108,10 +120,11 @@ def supervise(options: argparse.Namespace, node: int, host: str, ranks: range) -
         os.environ.setdefault(
             "TORCH_CPP_LOG_LEVEL", "ERROR"
         )  # else name look-ups of sockets are warned about
-        store = TCPStore(address, 0, is_master=True, wait_for_workers=False) if node == 0 else None
-        talk = Node((address, port), node, store.port if store else 0, interrupt)
-        use_interface_of(talk.address)
+        talk: Node | None = None
         try:
+            store = TCPStore(address, 0, is_master=True, wait_for_workers=False) if node == 0 else None
+            talk = Node((address, port), node, store.port if store else 0, interrupt)
+            use_interface_of(talk.address)
             meeting = Meeting(node, nodes, address, talk.meet(), store)
             limit = options.hang_seconds
             watch = (
@@ -122,7 +135,7 @@ def supervise(options: argparse.Namespace, node: int, host: str, ranks: range) -
                     len(ranks),
                     [sys.executable, *options.command],
                     reports=folder,
-                    grace=GRACE,
+                    grace=options.grace,
                     meeting=meeting,
                     watcher=watch,
                 )
@@ -132,7 +145,8 @@ def supervise(options: argparse.Namespace, node: int, host: str, ranks: range) -
             signal.signal(number, signal.SIG_IGN)
         end = NodeEnd.of(node, host, ended, read_reports(folder))
         end.write(options.folder)
-        talk.ended(int(end.failed))
+        if talk is not None:
+            talk.ended(int(end.failed))
 
 
 def leave_word(end: NodeEnd, folder: Path) -> None:

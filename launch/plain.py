@@ -37,6 +37,10 @@ COMMANDS: dict[str, Callable[[Cluster, list[str]], list[str]]] = {"eval.sh": _ev
 """script -> the arguments of python that it stands for."""
 
 
+STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, -signal.SIGTERM)
+"""How srun ends where Slurm has stopped the command: a preempted job's steps alone may hear of it."""
+
+
 @dataclass(frozen=True)
 class Plain:
     """site: the cluster as it was named. arguments: of the command."""
@@ -54,12 +58,18 @@ class Plain:
 def parse(argv: Sequence[str]) -> Plain:
     """--cluster is ours, wherever it stands; all else is the command's."""
     script, *words = argv
+    words = [part for word in words for part in _split(word)]
     site = os.environ.get(DEFAULT, "")
     if "--cluster" in words:
         place = words.index("--cluster")
         site = words[place + 1] if place + 1 < len(words) else ""
         words[place : place + 2] = []
     return Plain(script, site, load_cluster(site), tuple(words))
+
+
+def _split(word: str) -> list[str]:
+    """--cluster=NAME -> --cluster NAME"""
+    return ["--cluster", word.removeprefix("--cluster=")] if word.startswith("--cluster=") else [word]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,20 +116,21 @@ def submit(plain: Plain, by: str) -> str:
 def work(plain: Plain, have: Allocation) -> Outcome:
     """Run the command on one node of this allocation; near the time limit it is ended and queued again."""
     asked = Asked()
-    cpus = plain.cluster.nodes.cpus or have.cpus
+    cpus = min(plain.cluster.nodes.cpus or have.cpus, have.cpus)
     command = step(plain.cluster, nodes=1, cpus=cpus, arguments=plain.python_arguments, folders=[Path.cwd()])
     process = subprocess.Popen(
         command, env=os.environ | environment(plain.cluster), stdin=subprocess.DEVNULL, start_new_session=True
     )
     while process.poll() is None and asked.by is None:
         time.sleep(0.2)
-    if asked.by is None:
+    if asked.by is None and process.returncode not in STOPPED:
         return Outcome(process.returncode if process.returncode >= 0 else 1)
     process.terminate()
     process.wait()
-    if asked.by == signal.SIGUSR1 and have.restarts < plain.cluster.slurm.requeues:
+    again = asked.by != signal.SIGINT and have.restarts < plain.cluster.slurm.requeues
+    if again and slurm.wanted(have.job):
         wrong = slurm.requeue(have.job)
-        return Outcome(INTERRUPTED, f"the time is up: {wrong or 'back into the queue'}")
+        return Outcome(INTERRUPTED, f"stopped by Slurm: {wrong or 'back into the queue'}")
     return Outcome(INTERRUPTED, "interrupted; run the same command again to go on")
 
 

@@ -32,12 +32,13 @@ def record(run: Path, job: str, event: Literal["submitted", "started", "ended"],
 def rivals(run: Path, mine: Collection[str] = (), states: Collection[str] = ()) -> list[Job]:
     """Jobs that work on this run or will, as Slurm says now; `mine` do not count.
 
-    states: of Slurm's, such as RUNNING; none: all. Where Slurm does not answer, what the records say counts.
+    states: of Slurm's, such as RUNNING; none: all. Where Slurm does not answer, what the records say counts;
+    they do not tell which of the jobs runs, so that then there is none in `states`.
     """
     recorded = [job for job in read_jobs(run) if job.state not in ("done", "failed") and job.id not in mine]
-    there = listed() if recorded else {}
+    there = listed([job.id for job in recorded]) if recorded else {}
     if there is None:
-        return [job for job in recorded if job.live]
+        return [] if states else [job for job in recorded if job.live]
     return [job for job in recorded if job.id in there and (not states or there[job.id] in states)]
 
 

@@ -70,7 +70,8 @@ def stand_for(request: Request, have: Allocation, short: Sequence[str]) -> Outco
     """Submit the real job from within a job that is too small, wait for it, and end as it does.
 
     What this job is sent is passed on: scancel ends the real one; USR1 makes it keep a checkpoint and queue
-    itself again. When this job's own time is up, it queues itself again and takes up the wait.
+    itself again. When this job's own time is up, it queues itself again and takes up the wait; so it does
+    when Slurm requeues it.
     """
     asked = Asked()
     job = known(request, have)
@@ -97,22 +98,60 @@ def follow(job: str, have: Allocation, asked: Asked, run: Path | None, *, come_b
     """
     pause = 1.0
     looked = 0.0
+    seen: dict[str, Mapping[str, str]] = {}
     while True:
         if asked.by is not None:
             number, asked.by = asked.by, None
-            if number != signal.SIGUSR1:
+            # One that does not come back to its wait would, requeued, submit the real job once more.
+            mine = number == signal.SIGTERM and (not come_back or is_cancelled(have))
+            if mine or number == signal.SIGINT:
                 slurm.scancel(job)
                 return Outcome(INTERRUPTED, f"interrupted: job {job} is cancelled, too")
+            if number == signal.SIGTERM:  # preempted, or out of time
+                print(f"Slurm ends this job, job {job} goes on", file=sys.stderr, flush=True)
+                continue
             left = slurm.time_left(have.job)
             if left is not None and left <= CLOSE + 60:
                 return again(have, job) if come_back else Outcome(0, f"my own time is up; job {job} goes on")
             slurm.scancel(job, "--batch", "--signal=USR1")
         if time.monotonic() >= looked + pause:
             found = slurm.show(job)
-            if found is not None and (outcome := over(job, found, run)) is not None:
+            if found is not None and (outcome := over(job, remember(seen, found), run)) is not None:
                 return outcome
             looked, pause = time.monotonic(), min(OFTEN, pause * 1.5)
         time.sleep(0.2)
+
+
+def is_cancelled(have: Allocation) -> bool:
+    return cancelled(have.job, slurm.show(have.job) or [], have.restarts)
+
+
+def cancelled(job: str, found: Sequence[Mapping[str, str]], restarts: int) -> bool:
+    """Whether somebody has cancelled a job, from what Slurm shows; preemption sends the same signal. Pure.
+
+    restarts: of its running attempt. While its nodes are being cleared a cancelled job is COMPLETING; so is
+    one that is requeued, which counts one restart more, and one whose time is up.
+    """
+    shown: Mapping[str, str] = next((one for one in found if one.get("JobId") == job), {})
+    if shown.get("JobState") != "COMPLETING":
+        return shown.get("JobState") == "CANCELLED"
+    limit, ran = (slurm.seconds_of(shown.get(name, "")) for name in ("TimeLimit", "RunTime"))
+    out_of_time = limit is not None and ran is not None and ran >= limit
+    return shown.get("Restarts") == str(restarts) and not out_of_time
+
+
+def remember(
+    seen: dict[str, Mapping[str, str]], found: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """The newest that is known of each task of an array: Slurm forgets those that ended some minutes ago.
+
+    seen: JobId -> what was shown, which this adds to. [] where Slurm has forgotten all, unless all had ended.
+    """
+    shown = {one.get("JobId", ""): one for one in found}
+    ended = {job: one for job, one in seen.items() if one.get("JobState") in slurm.ENDED}
+    whole = {**ended, **shown} if found or ended.keys() == seen.keys() else {}
+    seen.update(shown)
+    return list(whole.values())
 
 
 def over(job: str, found: Sequence[Mapping[str, str]], run: Path | None) -> Outcome | None:

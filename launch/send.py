@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +181,22 @@ def task(request: Request, kind: Executor) -> Task:
 def _send(batch: Batch, kind: Executor, dependency: Sequence[str]) -> list[Any]:
     """submitit's jobs, one a request."""
     tasks = [task(request, kind) for request in batch.requests]
-    jobs: list[Any] = _executor(batch, kind, dependency).submit_array(tasks)
+    with outside_of_jobs() if kind == "slurm" else nullcontext():
+        jobs: list[Any] = _executor(batch, kind, dependency).submit_array(tasks)
     return jobs
+
+
+@contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """Within, this process's environment is what `slurm.outside` leaves of it: submitit's sbatch takes it."""
+    kept = slurm.outside()
+    hidden = {name: value for name, value in os.environ.items() if name not in kept}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _executor(batch: Batch, kind: Executor, dependency: Sequence[str]) -> Any:
@@ -195,7 +211,8 @@ def _executor(batch: Batch, kind: Executor, dependency: Sequence[str]) -> Any:
         local.update_parameters(timeout_min=LONG, signal_delay_s=GRACE, stderr_to_stdout=True)
         return local
     # exec: the signal goes to the batch shell, which would not pass it on.
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=requeues, python=f"exec {sys.executable}")
+    python = f"exec {shlex.quote(sys.executable)}"
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=requeues, python=python)
     executor.update_parameters(**parameters(batch, dependency))
     return executor
 

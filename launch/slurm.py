@@ -7,7 +7,8 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from r1mega.types import UserError
 PATIENCE = 60  # seconds that a command of Slurm may take: its controller is busy at times
 SALLOC_CPUS = "SLURM_JOB_CPUS_PER_NODE"  # such as 96(x2); all that salloc tells
 WAITING_GB = 1  # what the scripts' own #SBATCH lines ask for: enough to wait for the real job
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+INHERITED = re.compile("SLURM_|SLURMD_|SRUN_|SBATCH_EXPORT$|SBATCH_.*BIND")  # variables of a job
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY", "BOOT_FAIL"}
 """States from which a job does not come back. NODE_FAIL and PREEMPTED are requeued."""
 
@@ -179,14 +182,20 @@ def scancel(job: str, *options: str) -> None:
 
 def requeue(job: str) -> str:
     """Put a running job back into the queue; what is wrong, or "". Slurm ends the caller's job with it."""
-    return _run(["scontrol", "requeue", job]).stderr.strip()
+    return _wrong(["scontrol", "requeue", job])
 
 
 def exclude(job: str, hosts: str) -> str:
     """Keep a pending job off these nodes, and off those that it keeps off already; what is wrong, or ""."""
     before = next(iter(show(job) or [{}])).get("ExcNodeList", "(null)")
     whole = hosts if before == "(null)" else f"{before},{hosts}"
-    return _run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={whole}"]).stderr.strip()
+    return _wrong(["scontrol", "update", f"JobId={job}", f"ExcNodeList={whole}"])
+
+
+def _wrong(command: Sequence[str]) -> str:
+    """Run it; what is wrong, or "". A site may have Slurm print to stderr when all is well."""
+    done = _run(command)
+    return (done.stderr.strip() or f"{shlex.join(command)}: {done.returncode}") if done.returncode else ""
 
 
 def show(job: str) -> list[dict[str, str]] | None:
@@ -200,21 +209,44 @@ def show(job: str) -> list[dict[str, str]] | None:
     return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in done.stdout.splitlines() if "JobId=" in line]
 
 
-def listed() -> dict[str, str] | None:
-    """Every job that waits or runs, by its own number (no ARRAY_TASK), with its state.
+def wanted(job: str) -> bool:
+    """Whether Slurm takes a running job to go on: it is not being cancelled, requeued or out of time.
+
+    Where Slurm does not answer: true. It will refuse what follows from that where it must.
+    """
+    return state_of(job, show(job)) in (None, "RUNNING")
+
+
+def state_of(job: str, found: Sequence[Mapping[str, str]] | None) -> str | None:
+    """The state of a job or a task of an array, by its own number. None: Slurm does not answer. Pure.
+
+    An array's last task has the array's own number, for which `show` tells of all tasks.
+    """
+    if found is None:
+        return None
+    return next((one.get("JobState", "") for one in found if one.get("JobId") == job), "")
+
+
+def listed(jobs: Collection[str]) -> dict[str, str] | None:
+    """Those of the jobs that wait or run, by their own numbers (no ARRAY_TASK), with their states.
 
     None where Slurm does not answer, or is not here.
     """
     if shutil.which("squeue") is None:
         return None
-    done = _run(["squeue", "--noheader", "--array", "--format=%A %T"])
+    done = _run(["squeue", "--noheader", "--array", f"--jobs={','.join(jobs)}", "--format=%A %T"])
     if done.returncode:
-        return None
+        return {} if "Invalid job id" in done.stderr else None
     return dict(line.split() for line in done.stdout.splitlines() if line)
 
 
-def time_left(job: str) -> int | None:
-    """Seconds until a running job's time limit; None where it has none."""
+def time_left(job: str, env: Mapping[str, str] = os.environ) -> int | None:
+    """Seconds until a running job's time limit; None where it has none, or nobody tells.
+
+    Within the job its environment tells, also when Slurm does not answer.
+    """
+    if env.get("SLURM_JOB_ID") == job and env.get("SLURM_JOB_END_TIME", "").isdigit():
+        return int(env["SLURM_JOB_END_TIME"]) - int(time.time())
     return seconds_of(_run(["squeue", "--noheader", f"--jobs={job}", "--format=%L"]).stdout.strip())
 
 
@@ -241,12 +273,11 @@ def seconds_of(limit: str) -> int | None:
 
 
 def outside(env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment without what a surrounding job has put there: it would win over sbatch's defaults."""
-    return {
-        name: value
-        for name, value in env.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SLURMD_", "SBATCH_", "SRUN_"))
-    }
+    """The environment without what a surrounding job has put there: it would win over sbatch's defaults.
+
+    What a person sets for all their jobs stays, such as SBATCH_ACCOUNT.
+    """
+    return {name: value for name, value in env.items() if name in KEPT or not INHERITED.match(name)}
 
 
 def require() -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from launch import slurm
 from launch.local import INTERRUPTED
 from launch.worker import PR_SET_PDEATHSIG
 
@@ -107,9 +108,7 @@ def still_wanted(here: Any) -> bool:
     """Whether Slurm takes this job to be running: not one that is being cancelled or has run out of time."""
     if here.cluster != "slurm":
         return False
-    asked = ["squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%T"]
-    said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-    return said.stdout.strip() == "RUNNING"
+    return slurm.wanted(os.environ["SLURM_JOB_ID"])
 
 
 def _tied() -> None:

@@ -3,7 +3,8 @@
 Ranks give signs of life (r1mega/progress.py). While one waits for another in a collective it gives none, so
 one silent rank means nothing; a hang is that no rank of the whole job has given a sign for `limit` seconds.
 Each node's supervisor watches its own ranks, and publishes what it sees in a folder that all nodes share:
-there the others, and `r1mega status`, look. Only counters are compared between nodes, never clocks.
+there `r1mega status` looks, and other nodes once their own ranks have been silent for half the limit. Only
+counters are compared between nodes, never clocks; what changed since a node looked last changed just now.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Watch:
         self.beats, self.ranks, self.limit, self.shared = beats, tuple(ranks), limit, shared
         self.node, self.nodes, self._clock = node, nodes, clock
         self._often = min(OFTEN, limit / 10)
-        self._seen: dict[int, int] = {}
-        self._since = self._looked = clock()
+        self._mine: dict[int, int] = {}
+        self._theirs_seen: dict[int, int] = {}
+        self._since = self._moved = self._looked = clock()  # _moved: of this node's ranks
         for kind in ("alive", "hang"):  # of an earlier attempt of the same job
             (shared / f"{kind}-{node}.json").unlink(missing_ok=True)
 
@@ -63,14 +65,26 @@ class Watch:
             return None
         if gap > 3 * self._often:  # this process did not run either: a suspended job, a sleeping laptop
             self._since += gap
+            self._moved += gap
         self._looked = now
         self._publish(ended=False)
-        counters = dict(self._counters())
-        if counters != self._seen:
-            self._seen, self._since = counters, now
+        mine = {rank: read_beat(self.beats, rank).beats for rank in self.ranks}
+        if mine != self._mine:
+            self._mine, self._since, self._moved = mine, now, now
+        if now - self._moved <= self.limit / 2:
+            return None
+        if self.nodes > 1 and self._found_elsewhere():
+            return self._find(pids, max(now - self._since, self.limit))
+        theirs = dict(self._counters())
+        if theirs != self._theirs_seen:
+            self._theirs_seen, self._since = theirs, now
         if now - self._since <= self.limit:
             return None
         return self._find(pids, now - self._since)
+
+    def _found_elsewhere(self) -> bool:
+        """Whether another node has found a hang: it waits for what this one has to tell, seconds only."""
+        return any(self.shared.glob("hang-*.json"))
 
     def close(self) -> None:
         """The last word: the ranks have ended."""
@@ -89,8 +103,7 @@ class Watch:
             _write(self.shared / f"alive-{self.node}.json", entry)
 
     def _counters(self) -> Iterator[tuple[int, int]]:
-        """Of every rank of the job, as far as its node has told."""
-        yield from ((rank, read_beat(self.beats, rank).beats) for rank in self.ranks)
+        """Of every rank of the other nodes, as far as they have told."""
         for node in set(range(self.nodes)) - {self.node}:
             entry = _read(self.shared / f"alive-{node}.json") or {"ranks": {}}
             yield from ((int(rank), one["beats"]) for rank, one in entry["ranks"].items())

@@ -41,12 +41,17 @@ class Life:
 def look(run: Path, now: float, jobs: Sequence[Job], slurm: Mapping[str, str]) -> Life:
     """now: Unix seconds. slurm: job -> state, as far as Slurm was asked and knows."""
     nodes = _nodes(run)
+    states = {job.id: slurm.get(job.id, "").split(" ")[0] for job in jobs}
     if nodes and not all(node["ended"] for node in nodes):
-        return _of_nodes(nodes, now)
+        seen = _of_nodes(nodes, now)
+        waits = [job for job, state in states.items() if state == "PENDING"]
+        if seen.state == "silent" and waits:  # requeued, which left its nodes no time for a last word
+            return Life("working", f"Slurm: job {waits[0]} is {slurm[waits[0]]}")
+        return seen
     if (holder := lock_holder(run)) is not None:
         who = f"process {holder}" if holder > 0 else "a process of another machine"
         return Life("working", f"{who} holds its lock")
-    queued = [job.id for job in jobs if slurm.get(job.id, "").split(" ")[0] in ("RUNNING", "PENDING")]
+    queued = [job for job, state in states.items() if state in ("RUNNING", "PENDING")]
     if queued:
         return Life("working", f"Slurm: job {queued[0]} is {slurm[queued[0]]}")
     return Life("idle", "no process of this machine holds its lock")

@@ -16,7 +16,7 @@ def slurm_states(jobs: Sequence[str]) -> dict[str, str]:
     if not jobs:
         return {}
     ids = ",".join(jobs)
-    found = dict(_rows(["squeue", "--noheader", f"--jobs={ids}", "--format=%i|%T|%r"]))
+    found = dict(_rows(["squeue", "--noheader", "--array", f"--jobs={ids}", "--format=%A|%T|%r"]))
     ended = [job for job in jobs if job not in found]
     if ended:
         words = ["--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,State,Reason"]

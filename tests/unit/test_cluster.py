@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launch.slurm import Allocation, directives, mismatches, outside, require, seconds_of
+from launch.batch import grace_of
+from launch.slurm import (
+    Allocation,
+    directives,
+    mismatches,
+    outside,
+    require,
+    seconds_of,
+    state_of,
+    time_left,
+)
 from launch.step import environment, python, step
 from r1mega.config.cluster import Cluster, cluster_names, load_cluster
 from r1mega.types import UserError
@@ -99,8 +110,27 @@ def test_an_allocation_is_read_from_the_environment() -> None:
 
 
 def test_a_jobs_variables_do_not_reach_the_job_it_submits() -> None:
-    env = {"SLURM_JOB_ID": "7", "SBATCH_PARTITION": "x", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/root"}
-    assert outside(env) == {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/root"}
+    kept = {"SBATCH_ACCOUNT": "x", "SLURM_CONF": "/etc/slurm.conf", "SLURM_CLUSTERS": "c", "HOME": "/root"}
+    job = {"SLURM_JOB_ID": "7", "SBATCH_EXPORT": "NONE", "SBATCH_MEM_BIND": "local", "SRUN_DEBUG": "3"}
+    assert outside(kept | job) == kept
+
+
+def test_a_job_that_slurm_ends_is_not_wanted() -> None:
+    """Tasks of an array are told apart by their own numbers; the last one has the array's."""
+    found = [{"JobId": "7", "JobState": "RUNNING"}, {"JobId": "8", "JobState": "CANCELLED"}]
+    assert [state_of(job, found) for job in ("7", "8", "9")] == ["RUNNING", "CANCELLED", ""]
+    assert state_of("7", None) is None
+
+
+def test_the_end_of_a_job_is_told_by_its_environment() -> None:
+    env = {"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 600)}
+    left = time_left("7", env)
+    assert left is not None and 590 <= left <= 600
+
+
+@pytest.mark.parametrize(("stop_before", "grace"), [(60, 120), (180, 120), (900, 840)])
+def test_ranks_have_the_time_that_the_cluster_file_gives(stop_before: int, grace: float) -> None:
+    assert grace_of(site(slurm={"stop_before": stop_before})) == grace
 
 
 @pytest.mark.parametrize(

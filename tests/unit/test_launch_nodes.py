@@ -17,8 +17,10 @@ import pytest
 
 from launch.address import address_for
 from launch.agent import Ended
+from launch.batch import lost_nodes, read_words
 from launch.control import TOKEN, Head, Node
 from launch.ends import NodeEnd, conclude
+from launch.node import gpus
 from launch.records import ended, record
 from launch.worker import Report
 from r1mega.report.jobs import jobs_file, read_jobs
@@ -97,7 +99,7 @@ def test_a_supervisor_that_is_killed_stops_the_others(token: str) -> None:
         while 1 not in head._lines:
             time.sleep(0.01)
         process.kill()
-    assert soon(stopped) and head.order == [1]
+    assert soon(stopped) and head.order == [1] and head.gone == {1}
     assert node.meet() == 1
 
 
@@ -183,6 +185,39 @@ def test_a_node_that_left_no_word_is_to_blame_unless_the_job_was_stopped() -> No
     assert conclude(ends, {}, stopping=True).code == 130
     assert conclude(ends, {}, stopping=True).message.startswith("interrupted at step 3")
     assert conclude(ends, {"n1": range(1, 2)}, stopping=True).code == 130
+
+
+def test_ranks_that_are_killed_late_are_an_interruption_whatever_their_peers_say() -> None:
+    lost = Report(0, 1, "error: connection closed by peer", "", 2.0)
+    ends = [node(0, {0: 1, 1: 130}, (0,), reports=[lost]), node(1, {2: -9, 3: 130}, stopped=True)]
+    outcome = conclude(ends, {}, stopping=True, grace=840)
+    assert outcome.code == 130 and "rank 2 did not stop in 840 s" in outcome.message
+    ends[1] = node(1, {2: -9, 3: 130}, (2,))  # it was dead before anybody was asked to stop
+    assert conclude(ends, {}, stopping=True).code == 1
+
+
+def test_nodes_that_are_lost() -> None:
+    """A silent node is dead, unless somebody ended its supervisor."""
+    assert lost_nodes([1, 2], {1}, stopping=False, late=False) == [1, 2]
+    assert lost_nodes([1, 2], {1}, stopping=False, late=True) == [1]
+    assert lost_nodes([1, 2], {1}, stopping=True, late=False) == []
+
+
+def test_a_last_word_that_shows_late_is_waited_for(tmp_path: Path) -> None:
+    end = node(1, {1: 0})
+    writer = threading.Timer(0.3, end.write, (tmp_path,))
+    writer.start()
+    assert read_words(tmp_path, 2, {1}) == {1: end}
+    assert read_words(tmp_path, 2, {1}) == {1: end}  # nobody has heard from node 0
+
+
+@pytest.mark.parametrize(("says", "count"), [("printf 'GPU 0: x\\nGPU 1: y\\n'", 2), ("exec sleep 30", 0)])
+def test_gpus_that_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, count: int) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{says}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpus(patience=1.0 if count == 0 else 30.0) == count
 
 
 def test_a_jobs_story(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from launch.checks import left, needed, refuse_missing, refuse_unwritable
 from launch.job import refuse_few
 from launch.records import ended, record, rivals
 from launch.request import ask, parse
-from launch.resubmit import check, over
+from launch.resubmit import cancelled, check, over, remember
 from launch.slurm import Allocation
 from r1mega.config.load import load
 from r1mega.types import UserError
@@ -39,6 +40,37 @@ def test_the_end_that_slurm_shows(shown: list[tuple[str, str]], code: int | None
     assert (None if outcome is None else outcome.code) == code
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({"JobState": "CANCELLED"}, True),
+        ({"JobState": "COMPLETING", "Restarts": "2", "TimeLimit": "01:00:00", "RunTime": "00:10:00"}, True),
+        ({"JobState": "COMPLETING", "Restarts": "2", "TimeLimit": "UNLIMITED", "RunTime": "00:10:00"}, True),
+        ({"JobState": "COMPLETING", "Restarts": "3", "TimeLimit": "01:00:00", "RunTime": "00:10:00"}, False),
+        ({"JobState": "COMPLETING", "Restarts": "2", "TimeLimit": "01:00:00", "RunTime": "01:00:20"}, False),
+        ({"JobState": "RUNNING", "Restarts": "2"}, False),  # preempted, its grace time runs
+    ],
+)
+def test_whether_a_waiting_job_was_cancelled(shown: dict[str, str], expected: bool) -> None:
+    assert cancelled("7", [{"JobId": "7"} | shown], 2) is expected
+    assert not cancelled("7", [], 2)
+
+
+def test_tasks_of_an_array_that_slurm_forgets_count() -> None:
+    def task(job: str, state: str, code: str = "0:0") -> dict[str, str]:
+        return {"JobId": job, "JobState": state, "ExitCode": code}
+
+    seen: dict[str, Mapping[str, str]] = {}
+    remember(seen, [task("7", "PENDING"), task("8", "FAILED", "2:0")])
+    outcome = over("7", remember(seen, [task("7", "COMPLETED")]), None)
+    assert outcome is not None and outcome.code == 2
+    outcome = over("7", remember(seen, []), None)
+    assert outcome is not None and outcome.code == 2
+    running: dict[str, Mapping[str, str]] = {}
+    remember(running, [task("7", "RUNNING")])
+    assert remember(running, []) == []
+
+
 def test_the_end_that_the_job_has_recorded(tmp_path: Path) -> None:
     record(tmp_path, "7", "submitted")
     record(tmp_path, "7", "started")
@@ -60,6 +92,7 @@ def test_a_run_that_has_jobs_takes_no_more(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"jobs that are not over: 7 \(r1_stage2.sh, submitted\).*scancel 7"):
         check(request)
     check(request, ["7"])
+    assert rivals(tmp_path, [], ["RUNNING"]) == []  # nobody knows which job of a graph runs
     ended(tmp_path, "7", "requeued", 130, "")
     assert [job.id for job in rivals(tmp_path)] == ["7"]
     ended(tmp_path, "7", "failed", 1, "")

@@ -18,8 +18,8 @@ import pytest
 
 from launch.output import stamp
 from r1mega import cli
-from r1mega.report.jobs import read_jobs
-from r1mega.report.life import lock_holder
+from r1mega.report.jobs import Job, read_jobs
+from r1mega.report.life import lock_holder, look
 from r1mega.report.ranklogs import Follower, error_lines, job_folders, last_lines, log_files, tail
 from r1mega.report.slurm_jobs import slurm_states
 from r1mega.report.state import gather
@@ -177,6 +177,14 @@ def test_jobs_are_shown_as_slurm_knows_them(
     assert "job 8  submitted (Slurm: PENDING (Dependency))  r1_stage3.sh" in shown
     assert "job 9  submitted (Slurm: NODE_FAIL)" in shown
     assert "works: Slurm: job 7 is RUNNING" in shown
+
+
+def test_a_silent_run_whose_job_is_queued_again_waits(run: Path) -> None:
+    alive(run, 0, age=7.0, told=NOW - 600, job="7")
+    jobs = [Job("7", "running")]
+    waits = look(run, NOW, jobs, {"7": "PENDING (BeginTime)"})
+    assert (waits.state, waits.why) == ("working", "Slurm: job 7 is PENDING (BeginTime)")
+    assert look(run, NOW, jobs, {"7": "RUNNING"}).state == "silent"
 
 
 @pytest.mark.parametrize("body", ["sleep 60", "echo 'slurm_load_jobs error' >&2; exit 1", "echo nonsense"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import launch
 from launch.__main__ import main
-from launch.send import arguments, executor_of, follow, parameters, task
+from launch.plain import parse
+from launch.send import arguments, executor_of, follow, outside_of_jobs, parameters, task
 from launch.submission import Batch, label, plan
 from r1mega.types import UserError
 
@@ -100,6 +102,26 @@ def test_the_submission_file_says_it_and_starts_without_srun(
     assert "#SBATCH --time=60\n" in text and "wckey" not in text and "srun" not in text
     assert f"\nexec python3 -u -m submitit.core._submit {tmp_path}\n" in text
     assert executor._num_tasks() == 1  # so that there is one result
+
+
+def test_submitits_sbatch_sees_no_surrounding_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1024")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    with outside_of_jobs():
+        assert "SLURM_MEM_PER_NODE" not in os.environ and os.environ["SBATCH_ACCOUNT"] == "mine"
+    assert os.environ["SLURM_MEM_PER_NODE"] == "1024"
+
+
+@pytest.mark.parametrize("words", [["--cluster", "h100x8"], ["--cluster=h100x8"]])
+def test_a_plain_commands_cluster_is_ours_wherever_it_stands(words: list[str]) -> None:
+    plain = parse(["eval.sh", "model", *words, "--tasks", "math"])
+    assert (plain.site, plain.arguments) == ("h100x8", ("model", "--tasks", "math"))
+
+
+def test_a_python_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1MEGA_PYTHON", "/nowhere/python")
+    done = subprocess.run(["bash", "slurm/run.sh"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: R1MEGA_PYTHON=/nowhere/python: no such program\n")
 
 
 def test_here_it_is_r1mega_run_and_in_slurm_the_job_of_the_scripts() -> None:

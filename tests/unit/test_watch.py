@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,30 @@ def test_time_in_which_the_supervisor_did_not_run_either_does_not_count(page: Pa
     clock.now += 10.0
     hang = watch.look({})
     assert hang is not None and hang.sign.rank == 0
+
+
+def test_the_other_nodes_files_are_left_alone_while_the_own_ranks_move(page: Path) -> None:
+    """Read once in half a limit at most: hundreds of nodes share that disk."""
+    clock, looks = Clock(), []
+
+    class Counting(Watch):
+        def _counters(self) -> Iterator[tuple[int, int]]:
+            looks.append(clock.now)
+            return super()._counters()
+
+    watch = Counting(page, [0], 100.0, shared=page / "shared", nodes=2, clock=clock)
+    for _ in range(20):
+        clock.now += 10.0
+        progress.beat()
+        assert watch.look({}) is None
+    assert looks == []
+    for _ in range(6):
+        clock.now += 10.0
+        watch.look({})
+    assert looks == [260.0]
+    (page / "shared" / "hang-1.json").write_text('{"signs": []}')  # node 1 has waited for longer
+    clock.now += 10.0
+    assert watch.look({}) is not None
 
 
 def test_nodes_put_together_what_they_see(tmp_path: Path) -> None:
