@@ -41,9 +41,7 @@ def test_what_the_partition_does_not_have_is_refused_and_nothing_is_submitted(
 ) -> None:
     too_much = runs.site(tmp_path, ranks="9\ngpus = 9")
     before = cluster.ask("sacct", "-n", "-X", "-o", "JobID")
-    with pytest.raises(
-        UserError, match=r"Slurm cannot run this: Requested node configuration"
-    ):
+    with pytest.raises(UserError, match=r"Slurm cannot run this: Requested node configuration"):
         send(tmp_path, str(too_much), nodes=2)
     with pytest.raises(UserError, match="Slurm cannot run this"):
         send(tmp_path, nodes=6)  # the partition has four
