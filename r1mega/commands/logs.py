@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> Outcome:
         for line in (error_lines if options.errors else last_lines)(files, options.lines):
             _show(line)
         if options.follow:
+            signal.signal(
+                signal.SIGINT, signal.default_int_handler
+            )  # a shell sets it aside in the background
             _follow(follower, lambda line: not options.errors or is_error(line))
     return Outcome(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> Outcome:
     if options.watch is not None and options.json:
         raise UserError("--watch is for a person, --json for a program: choose one")
     folder = find_run(options.run)
+    if options.watch is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell sets it aside in the background
     with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
         while True:
             now = time.time()
