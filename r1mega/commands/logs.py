@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> Outcome:
         if options.follow:
             signal.signal(
                 signal.SIGINT, signal.default_int_handler
-            )  # a shell sets it aside in the background
+            )  # a shell may set it aside
             _follow(follower, lambda line: not options.errors or is_error(line))
     return Outcome(0)
 

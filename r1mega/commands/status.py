@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> Outcome:
         raise UserError("--watch is for a person, --json for a program: choose one")
     folder = find_run(options.run)
     if options.watch is not None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell sets it aside in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may set it aside
     with contextlib.suppress(KeyboardInterrupt):  # how one stops looking
         while True:
             now = time.time()
