@@ -46,9 +46,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> Outcome:
         for line in (error_lines if options.errors else last_lines)(files, options.lines):
             _show(line)
         if options.follow:
-            signal.signal(
-                signal.SIGINT, signal.default_int_handler
-            )  # a shell may set it aside
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may set it aside
             _follow(follower, lambda line: not options.errors or is_error(line))
     return Outcome(0)
 
