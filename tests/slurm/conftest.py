@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.slurm import runs
 from tests.slurm.cluster import Cluster, lent
-from tests.slurm.packages import Unavailable
+from tests.slurm.packages import ASKED, Unavailable
 
 
 @pytest.fixture(scope="package")
@@ -25,6 +26,10 @@ def cluster() -> Iterator[Cluster]:
             found = stack.enter_context(lent())
         except Unavailable as reason:
             pytest.skip(f"no Slurm: {reason}")
+        except (TimeoutError, subprocess.SubprocessError) as error:
+            if ASKED in os.environ:  # somebody counts on it; CI takes what its machine can do
+                raise
+            pytest.skip(f"no Slurm, since it does not come up here: {error}")
         for name, value in found.variables.items():
             patch.setenv(name, value)
         patch.chdir(runs.ROOT)  # where configs/clusters and slurm/ are found
