@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch or numpy is imported anywhere: they read these once. Forked ranks inherit them.
@@ -14,6 +15,10 @@ os.environ.update(
 )
 
 import pytest
+
+# A shell sets SIGINT aside for what it runs in the background, and our children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 ROOT = Path(__file__).resolve().parent.parent
 
